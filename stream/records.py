@@ -1,0 +1,231 @@
+"""What flows: TICK, PREDICTION and REJECTED records, and the block that carries them.
+
+Everything that moves is a *block*: a 16-byte header and N fixed-width little-endian records, one Kafka
+message for each partition and millisecond or two. Decoding is ``np.frombuffer``: no parsing, no copy.
+
+Evolution rules (golden-bytes tests hold them, ``tests/stream/test_records.py``):
+
+1. Append only: a new field goes to the end of its record and raises that record's version.
+2. A new field has a default that means "not known" (NaN, 0 or -1), so older records can be widened.
+3. Fields are never reordered, renamed to mean something else, or removed.
+4. A field never changes its type or its unit.
+
+A block of a version that we do not know is refused with `UnknownVersion`; it is never guessed at.
+"""
+
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.errors import BadBlock, RecordError, UnknownVersion
+
+SYMBOL_BYTES: Final = 24  # an OCC option symbol has 21; three 64-bit words hash and compare quickly
+
+
+class TickKind(IntEnum):
+    """What a tick tells."""
+
+    TRADE = 1
+    QUOTE = 2
+
+
+class Reject(IntEnum):
+    """Why a tick was not used. The numbers are on the wire: append only."""
+
+    NOT_FINITE = 1
+    NOT_POSITIVE = 2
+    NEGATIVE_SIZE = 3
+    CROSSED = 4
+    LATE = 5
+    FUTURE = 6
+    BAD_KIND = 7
+    BAD_SYMBOL = 8
+    MISSING_SIDE = 9
+
+
+# Bits of PREDICTION["flags"].
+FLAG_WARMING: Final = 1  # fewer ticks seen than the model's warm-up: treat with care
+
+TICK: Final = np.dtype(
+    [
+        ("symbol", f"S{SYMBOL_BYTES}"),  # ASCII, zero padded; one source per symbol
+        ("event_ns", "<i8"),  # when it happened at the venue, ns since 1970 UTC
+        ("recv_ns", "<i8"),  # when we received it
+        ("source_seq", "<u8"),  # strictly increasing per symbol and stream: the key of deduplication
+        ("price", "<f8"),  # trade price; NaN in a quote
+        ("size", "<f8"),  # trade size; NaN in a quote
+        ("bid", "<f8"),  # NaN in a trade, and where that side is missing
+        ("ask", "<f8"),
+        ("bid_size", "<f8"),  # NaN where the venue does not tell
+        ("ask_size", "<f8"),
+        ("stream_id", "<u4"),  # which run of which feed numbered source_seq
+        ("kind", "<u2"),  # TickKind
+        ("side", "<i2"),  # aggressor of a trade: +1 buyer, -1 seller, 0 not known
+    ]
+)
+
+PREDICTION: Final = np.dtype(
+    [
+        # What was predicted: the same bytes however ticks were cut into blocks and wherever we were killed.
+        ("symbol", f"S{SYMBOL_BYTES}"),
+        ("seq", "<u8"),  # per symbol, from 1, gap-free: (symbol, seq) identifies a prediction
+        ("event_ns", "<i8"),  # of the tick that it follows
+        ("ref_price", "<f8"),  # the price that the expected return refers to
+        ("horizon_ns", "<i8"),
+        ("model_id", "<u8"),  # first 8 bytes of the SHA-256 of the model's weights
+        ("feature_hash", "<u8"),  # FNV-1a over the bytes of the feature row
+        ("p_down", "<f4"),
+        ("p_flat", "<f4"),
+        ("p_up", "<f4"),
+        ("expected_return_bps", "<f4"),
+        ("flags", "<u4"),
+        # Where it came from: depends on how ticks were cut into blocks.
+        ("source_index", "<u4"),  # of the tick in its block
+        ("source_partition", "<i4"),
+        ("reserved", "<i4"),
+        ("source_offset", "<i8"),
+        # When each stage ended, ns since 1970 UTC, all by the clocks of our own machines.
+        ("recv_ns", "<i8"),  # source received the tick
+        ("consumed_ns", "<i8"),  # lane took the block
+        ("features_ns", "<i8"),  # windows and features done
+        ("inferred_ns", "<i8"),  # model step done
+        ("published_ns", "<i8"),  # handed to the producer
+    ]
+)
+
+PREDICTION_CONTENT_BYTES: Final = int(PREDICTION.fields["source_index"][1])  # type: ignore[index]
+STAGES: Final = ("recv_ns", "consumed_ns", "features_ns", "inferred_ns", "published_ns")
+
+REJECTED: Final = np.dtype(
+    [
+        ("tick", TICK),
+        ("reason", "<u4"),  # Reject
+        ("source_index", "<u4"),
+        ("source_partition", "<i4"),
+        ("reserved", "<i4"),
+        ("source_offset", "<i8"),
+    ]
+)
+
+HEADER: Final = np.dtype(
+    [
+        ("magic", "S4"),
+        ("kind", "<u2"),
+        ("version", "<u2"),
+        ("count", "<u4"),
+        ("record_bytes", "<u4"),
+    ]
+)
+MAGIC: Final = b"TLB1"
+_KINDS: Final = {TICK: (1, 1), PREDICTION: (2, 1), REJECTED: (3, 1)}
+_NAMES: Final = {1: "TICK", 2: "PREDICTION", 3: "REJECTED"}
+
+# A block stays well below the broker's default limit of 1 MiB for a message, header and all.
+MAX_BLOCK_RECORDS: Final = 4096
+
+Records = NDArray[np.void]
+
+
+def encode_block(records: Records) -> bytes:
+    """Return ``records`` as the bytes of one block.
+
+    Args:
+        records: ``TICK[N]``, ``PREDICTION[N]`` or ``REJECTED[N]``, 1 <= N <= MAX_BLOCK_RECORDS.
+
+    Raises:
+        RecordError: no such record, or N is out of bounds.
+    """
+    try:
+        kind, version = _KINDS[records.dtype]
+    except KeyError:
+        raise RecordError(f"a block holds TICK, PREDICTION or REJECTED records, not {records.dtype}") from None
+    if not 1 <= len(records) <= MAX_BLOCK_RECORDS:
+        raise RecordError(f"a block holds 1 to {MAX_BLOCK_RECORDS} records, not {len(records)}")
+    header = np.array((MAGIC, kind, version, len(records), records.dtype.itemsize), HEADER)
+    return header.tobytes() + records.tobytes()
+
+
+def decode_block(data: bytes, dtype: np.dtype[np.void]) -> Records:
+    """Return the records of one block as a read-only view on ``data``.
+
+    Args:
+        data: one whole block, as `encode_block` made it.
+        dtype: the record that is expected: `TICK`, `PREDICTION` or `REJECTED`.
+
+    Raises:
+        BadBlock: not a block, truncated, too long, or of another record.
+        UnknownVersion: a block of a version that this tickloom does not know.
+    """
+    if len(data) < HEADER.itemsize:
+        raise BadBlock(f"a block has a header of {HEADER.itemsize} bytes; these are {len(data)} bytes in all")
+    magic, kind, version, count, record_bytes = np.frombuffer(data, HEADER, 1)[0].item()
+    if magic != MAGIC:
+        raise BadBlock(f"a block starts with {MAGIC!r}; these bytes start with {data[:4]!r}")
+    expected_kind, expected_version = _KINDS[dtype]
+    if kind != expected_kind:
+        raise BadBlock(f"expected a block of {_NAMES[expected_kind]}; this one is of {_NAMES.get(kind, kind)}")
+    if version != expected_version:
+        raise UnknownVersion(
+            f"{_NAMES[kind]} block of version {version}; this tickloom reads version {expected_version}"
+        )
+    if record_bytes != dtype.itemsize or len(data) != HEADER.itemsize + count * record_bytes or count == 0:
+        raise BadBlock(
+            f"{_NAMES[kind]} block says {count} records of {record_bytes} bytes in {len(data)} bytes; "
+            f"right would be {HEADER.itemsize} + count x {dtype.itemsize} with count >= 1"
+        )
+    return np.frombuffer(data, dtype, count, HEADER.itemsize)
+
+
+def encode_symbol(symbol: str) -> bytes:
+    """Return a symbol as it stands in a record.
+
+    Raises:
+        RecordError: empty, longer than SYMBOL_BYTES, or not printable ASCII without spaces.
+    """
+    raw = symbol.encode("ascii", "replace")
+    if not 1 <= len(raw) <= SYMBOL_BYTES or not symbol.isascii() or not all(33 <= byte <= 126 for byte in raw):
+        raise RecordError(
+            f"a symbol is 1 to {SYMBOL_BYTES} printable ASCII characters without spaces, not {symbol!r}"
+        )
+    return raw
+
+
+def symbol_words(symbols: NDArray[np.bytes_]) -> NDArray[np.uint64]:
+    """Return the ``S24[N]`` symbols as ``uint64[N, 3]`` words, which compare and hash quickly."""
+    return np.ascontiguousarray(symbols).view("<u8").reshape(len(symbols), SYMBOL_BYTES // 8)
+
+
+def partition_of(symbols: NDArray[np.bytes_], partitions: int) -> NDArray[np.int32]:
+    """Return the partition that each symbol lives in: ``int32[N]``.
+
+    A producer in another language does the same: with the symbol's 24 zero-padded bytes as three
+    little-endian words w0, w1, w2, and ``mix`` the finaliser of SplitMix64, all modulo 2**64:
+    ``mix(mix(mix(w0) ^ w1) ^ w2) % partitions``.
+
+    Args:
+        symbols: ``S24[N]``.
+        partitions: how many partitions the topic has.
+
+    Source: Steele, Lea, Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014 (SplitMix64).
+    """
+    words = symbol_words(symbols)
+    mixed = np.zeros(len(words), np.uint64)
+    for column in range(words.shape[1]):
+        mixed = _splitmix64(mixed ^ words[:, column])
+    return (mixed % np.uint64(partitions)).astype(np.int32)
+
+
+def _splitmix64(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))
+
+
+def empty_ticks(count: int) -> Records:
+    """Return ``TICK[count]`` with every price and size NaN and everything else 0."""
+    ticks = np.zeros(count, TICK)
+    for name in ("price", "size", "bid", "ask", "bid_size", "ask_size"):
+        ticks[name] = np.nan
+    return ticks

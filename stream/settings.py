@@ -1,0 +1,196 @@
+"""One frozen `Settings`, from defaults, an optional TOML file, ``TICKLOOM_*`` variables and command flags.
+
+Later wins: default < file < environment < flag. Unknown keys and bad values are refused with the key, what was
+seen and what would be right. Secrets are `SecretStr`: they are masked wherever settings are shown or logged.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from stream.errors import SettingsError
+
+PREFIX = "TICKLOOM_"
+CONFIG_VARIABLE = "TICKLOOM_CONFIG"
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Settings(BaseModel):
+    """Everything that can be set. ``None`` for a server's address means: start the embedded one."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Where things are.
+    data_dir: Path = Field(Path(".tickloom"), description="everything that the embedded servers and workers keep")
+    kafka: str | None = Field(None, description="HOST:PORT[,HOST:PORT] of a Kafka cluster")
+    clickhouse: SecretStr | None = Field(None, description="clickhouse://USER:PASSWORD@HOST:PORT/DATABASE")
+    redis: SecretStr | None = Field(None, description="redis://[:PASSWORD@]HOST:PORT/DB or rediss://")
+    host: str = Field("127.0.0.1", description="address that the feed and the metrics listen on")
+
+    # Topics.
+    partitions: int = Field(4, ge=1, le=1024, description="partitions of every topic: the number of lanes")
+    replication: int = Field(1, ge=1, le=9, description="replicas of every topic")
+    retention_hours: float = Field(24.0, gt=0, description="how long ticks and predictions stay in Kafka")
+    linger_ms: float = Field(1.0, ge=0, le=1000, description="how long a source waits to fill a block")
+
+    # Worker.
+    model: Path = Field(Path("models/champion/model.onnx"), description="the ONNX step model to serve")
+    worker_name: str = Field("worker-1", pattern=r"^[A-Za-z0-9._-]+$", description="unique among workers")
+    worker_port: Port = Field(0, description="metrics and health of the worker; 0 picks a free port")
+    checkpoint_s: float = Field(1.0, ge=0.05, le=60, description="how often state goes to the changelog")
+    fetch_wait_ms: int = Field(20, ge=1, le=1000, description="how long the broker may hold a fetch open")
+    standby_replicas: int = Field(1, ge=0, le=4, description="workers that keep a copy of another's state")
+    session_timeout_s: float = Field(10.0, ge=1, le=300, description="a silent worker loses its lanes after this")
+    lateness_s: float = Field(5.0, ge=0, description="a tick this much older than the symbol's newest is late")
+    future_s: float = Field(5.0, ge=0, description="a tick this much ahead of our clock is refused")
+
+    # Ways out.
+    exporter_port: Port = Field(0, description="metrics and health of an exporter; 0 picks a free port")
+    redis_ttl_s: int = Field(86_400, ge=0, description="expiry of a symbol's latest prediction; 0 is never")
+    redis_stream_maxlen: int = Field(10_000, ge=1, description="batches kept in the stream of predictions")
+    clickhouse_batch_rows: int = Field(20_000, ge=1, le=1_000_000, description="rows of an insert, at the most")
+    clickhouse_flush_s: float = Field(0.5, gt=0, le=60, description="age at which a smaller batch is inserted")
+    gateway_port: Port = Field(8765, description="WebSocket feed and page; 0 picks a free port")
+    gateway_queue: int = Field(8192, ge=16, description="messages held for a slow client of a full feed")
+    feed_token: SecretStr | None = Field(None, description="token that feed clients must present")
+
+    log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
+
+    @field_validator("log_level")
+    @classmethod
+    def _known_level(cls, value: str) -> str:
+        if value.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+            raise ValueError("DEBUG, INFO, WARNING or ERROR")
+        return value.upper()
+
+    @field_validator("kafka")
+    @classmethod
+    def _host_port(cls, value: str | None) -> str | None:
+        for address in [] if value is None else value.split(","):
+            host, _, port = address.rpartition(":")
+            if not host or not port.isdigit():
+                raise ValueError("HOST:PORT, or several with commas between")
+        return value
+
+    @field_validator("clickhouse", "redis")
+    @classmethod
+    def _url(cls, value: SecretStr | None) -> SecretStr | None:
+        schemes = ("clickhouse://", "clickhouses://", "redis://", "rediss://")
+        if value is not None and not value.get_secret_value().startswith(schemes):
+            raise ValueError("a URL: clickhouse[s]://... or redis[s]://...")
+        return value
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if self.host not in ("127.0.0.1", "localhost", "::1") and self.feed_token is None:
+            raise ValueError(
+                f"host is {self.host}, which others can reach, and feed_token is not set; "
+                f"set {PREFIX}FEED_TOKEN, or bind to 127.0.0.1"
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """Settings with the origin of each value: ``default``, ``file``, ``environment`` or ``flag``."""
+
+    settings: Settings
+    origin: Mapping[str, str]
+
+
+def load_settings(
+    flags: Mapping[str, Any] | None = None,
+    environ: Mapping[str, str] | None = None,
+    config: Path | None = None,
+) -> LoadedSettings:
+    """Return the settings from all their origins.
+
+    Args:
+        flags: values given on the command line; ``None`` values count as not given.
+        environ: the environment; `os.environ` when not given.
+        config: a TOML file; ``$TICKLOOM_CONFIG`` when not given.
+
+    Raises:
+        SettingsError: an unknown key, a bad value, or a file that cannot be read.
+    """
+    environ = os.environ if environ is None else environ
+    if config is None and environ.get(CONFIG_VARIABLE):
+        config = Path(environ[CONFIG_VARIABLE])
+    layers = {
+        "file": {} if config is None else _read_toml(config),
+        "environment": _read_environment(environ),
+        "flag": {key: value for key, value in (flags or {}).items() if value is not None},
+    }
+    values: dict[str, Any] = {}
+    origin = dict.fromkeys(Settings.model_fields, "default")
+    for name, layer in layers.items():
+        for key, value in layer.items():
+            if key not in Settings.model_fields:
+                raise SettingsError(f"unknown setting {key!r} ({name}){_did_you_mean(key)}")
+            values[key], origin[key] = value, name
+    try:
+        return LoadedSettings(Settings.model_validate(values), origin)
+    except ValidationError as error:
+        raise SettingsError("; ".join(_explain(item, origin) for item in error.errors())) from None
+
+
+def to_environment(settings: Settings) -> dict[str, str]:
+    """Return the ``TICKLOOM_*`` variables that give a child process the same settings, secrets included."""
+    variables: dict[str, str] = {}
+    for key, value in settings.model_dump().items():
+        if value is not None:
+            raw = value.get_secret_value() if isinstance(value, SecretStr) else value
+            variables[PREFIX + key.upper()] = str(raw)
+    return variables
+
+
+def masked(settings: Settings) -> dict[str, Any]:
+    """Return the settings as plain values for showing, secrets masked."""
+    return settings.model_dump(mode="json")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise SettingsError(f"cannot read the settings file {path}: {error.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"the settings file {path} is not TOML: {error}") from None
+
+
+def _read_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    return {
+        key.removeprefix(PREFIX).lower(): value
+        for key, value in environ.items()
+        if key.startswith(PREFIX) and key != CONFIG_VARIABLE
+    }
+
+
+def _did_you_mean(key: str) -> str:
+    near = difflib.get_close_matches(key, Settings.model_fields, 1)
+    return f"; did you mean {near[0]!r}?" if near else "; `tickloom settings` lists them all"
+
+
+def _explain(item: Any, origin: Mapping[str, str]) -> str:
+    key = str(item["loc"][0]) if item["loc"] else ""
+    if not key:
+        return str(item["msg"]).removeprefix("Value error, ")
+    secret = "SecretStr" in str(Settings.model_fields[key].annotation)
+    seen = "a secret value" if secret else repr(item["input"])
+    right = str(item["msg"]).removeprefix("Value error, ")
+    return f"setting {key!r} ({origin[key]}) is {seen}; right would be: {right}"

@@ -1,0 +1,82 @@
+"""The topics, and how each must be created. Faust must never auto-create one: a source topic of one
+partition would crash-loop the worker with PartitionsMismatch."""
+
+import logging
+from dataclasses import dataclass, field
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from stream.errors import ServerError
+
+logger = logging.getLogger(__name__)
+
+APP_ID = "tickloom"
+TICKS = "ticks"
+REJECTED_TICKS = "ticks.rejected"
+PREDICTIONS = "predictions"
+STATE_TABLE = "windows"
+STATE_CHANGELOG = f"{APP_ID}-{STATE_TABLE}-changelog"
+
+_DAY_MS = 24 * 3600 * 1000
+
+
+@dataclass(frozen=True)
+class TopicSpec:
+    """A topic as we want it: a partition for each lane, and how long it keeps what it has."""
+
+    name: str
+    config: dict[str, str] = field(default_factory=dict)
+
+
+def topic_specs(retention_hours: float) -> tuple[TopicSpec, ...]:
+    """Return every topic of tickloom. All have the same number of partitions: lane i reads and writes i."""
+    keep = {"cleanup.policy": "delete", "retention.ms": str(int(retention_hours * 3600 * 1000))}
+    return (
+        TopicSpec(TICKS, keep),
+        TopicSpec(REJECTED_TICKS, {**keep, "retention.ms": str(7 * _DAY_MS)}),
+        TopicSpec(PREDICTIONS, keep),
+        # Compacted: the last row of each symbol stays for ever. Small segments, so that the compactor (which
+        # never touches the active one) keeps recovery short.
+        TopicSpec(
+            STATE_CHANGELOG,
+            {
+                "cleanup.policy": "compact",
+                "segment.bytes": str(32 << 20),
+                "min.cleanable.dirty.ratio": "0.1",
+                "max.message.bytes": str(4 << 20),
+            },
+        ),
+    )
+
+
+async def create_topics(bootstrap: str, partitions: int, replication: int, retention_hours: float) -> list[str]:
+    """Create the topics that do not exist yet; return their names.
+
+    Raises:
+        ServerError: the broker refused, or an existing topic has another number of partitions.
+    """
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, client_id=f"{APP_ID}-topics")
+    await admin.start()
+    try:
+        specs = topic_specs(retention_hours)
+        existing = {info["topic"]: len(info["partitions"]) for info in await admin.describe_topics()}
+        for spec in specs:
+            seen = existing.get(spec.name)
+            if seen is not None and seen != partitions:
+                raise ServerError(
+                    f"topic {spec.name} has {seen} partitions and the setting `partitions` says {partitions}; "
+                    "set it to what the topic has, or delete the topic (its symbols would change lanes)"
+                )
+        missing = [spec for spec in specs if spec.name not in existing]
+        if missing:
+            new = [NewTopic(spec.name, partitions, replication, topic_configs=spec.config) for spec in missing]
+            reply = await admin.create_topics(new)
+            for name, code, *rest in reply.topic_errors:
+                error = for_code(code)
+                if code and error is not TopicAlreadyExistsError:
+                    raise ServerError(f"the broker did not create topic {name}: {error.__name__} {rest}")
+            logger.info("created topics %s", ", ".join(spec.name for spec in missing))
+        return [spec.name for spec in missing]
+    finally:
+        await admin.close()
