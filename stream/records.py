@@ -43,6 +43,7 @@ class Reject(IntEnum):
     BAD_KIND = 7
     BAD_SYMBOL = 8
     MISSING_SIDE = 9
+    TOO_MANY_SYMBOLS = 10
 
 
 # Bits of PREDICTION["flags"].
@@ -75,7 +76,7 @@ PREDICTION: Final = np.dtype(
         ("ref_price", "<f8"),  # the price that the expected return refers to
         ("horizon_ns", "<i8"),
         ("model_id", "<u8"),  # first 8 bytes of the SHA-256 of the model's weights
-        ("feature_hash", "<u8"),  # FNV-1a over the bytes of the feature row
+        ("feature_hash", "<u8"),  # FNV-1a over the 32-bit words of the feature row
         ("p_down", "<f4"),
         ("p_flat", "<f4"),
         ("p_up", "<f4"),
