@@ -19,7 +19,13 @@ class Predictor(Protocol):
     warmup_ticks: int  # steps after which its state no longer depends on where it started
 
     def run(
-        self, features: Floats, rows: NDArray[np.int64], rounds: NDArray[np.int64], h: Floats, c: Floats, out: Floats
+        self,
+        features: Floats,
+        rows: NDArray[np.int64],
+        rounds: NDArray[np.int64],
+        h: Floats,
+        c: Floats,
+        out: Floats,
     ) -> None:
         """Take one step for each feature row, in order for each symbol.
 

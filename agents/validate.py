@@ -7,7 +7,7 @@
 | a size is negative | rejected: NEGATIVE_SIZE (zero is legal: some gold trades have it) |
 | bid above ask | rejected: CROSSED (locked, bid = ask, is legal) |
 | one side of a quote is missing (NaN) | the last value of that side is kept; MISSING_SIDE where there is none |
-| older than the symbol's newest by more than the lateness | rejected: LATE (less is accepted, in order of arrival) |
+| older than the symbol's newest by more than the lateness | rejected: LATE (less is accepted as it comes) |
 | ahead of our clock by more than the allowed skew | rejected: FUTURE |
 | neither trade nor quote | rejected: BAD_KIND |
 | no symbol, or more symbols than a lane has room for | rejected: BAD_SYMBOL, TOO_MANY_SYMBOLS |
@@ -29,7 +29,7 @@ SKIPPED: Final = 255  # recovery: the state already holds it
 
 
 @njit(cache=True, error_model="numpy")
-def check_tick(tick: Any, state: Any, newest_ns: int, lateness_ns: int) -> int:
+def check_tick(tick: Any, state: Any, newest_ns: int, lateness_ns: int) -> Any:
     """Return 0 where the tick is to be used, else a `Reject` or `DUPLICATE`; count it in the symbol's state.
 
     Compiled: ``tick`` is a record of ``TICK``, ``state`` one of ``STATE``.
@@ -55,7 +55,7 @@ def check_tick(tick: Any, state: Any, newest_ns: int, lateness_ns: int) -> int:
 
 
 @njit(cache=True, error_model="numpy")
-def _check_trade(tick: Any) -> int:
+def _check_trade(tick: Any) -> Any:
     if not (np.isfinite(tick.price) and np.isfinite(tick.size)):
         return Reject.NOT_FINITE.value
     if tick.price <= 0.0:
@@ -66,7 +66,7 @@ def _check_trade(tick: Any) -> int:
 
 
 @njit(cache=True, error_model="numpy")
-def _check_quote(tick: Any, state: Any) -> int:
+def _check_quote(tick: Any, state: Any) -> Any:
     if np.isinf(tick.bid) or np.isinf(tick.ask) or np.isinf(tick.bid_size) or np.isinf(tick.ask_size):
         return Reject.NOT_FINITE.value
     bid = state.bid if np.isnan(tick.bid) else tick.bid

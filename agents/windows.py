@@ -186,7 +186,7 @@ def _find(words: Any, keys: Any, slots: Any, count: int) -> Any:
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _step(  # noqa: PLR0917
+def _step(
     ticks: Any,
     words: Any,
     states: Any,

@@ -1,0 +1,100 @@
+"""The Faust application: made by a factory, configured from `Settings`, with nothing discovered by magic.
+
+Faust's ``autodiscover`` turns an agent's ImportError into a warning, after which the agent silently does not
+exist; here agents are attached by explicit calls (`agents/lanes.py`).
+"""
+
+import asyncio
+from typing import Any
+
+import aiokafka
+import faust
+from faust.transport.drivers import aiokafka as driver
+
+from stream.errors import SettingsError
+from stream.settings import Settings
+from stream.topics import APP_ID
+
+# A block of 4,096 ticks is 426 KB; this many wait in memory for a lane at the most.
+_BUFFERED_BLOCKS = 64
+_FETCH_BYTES = 4 << 20
+_REQUEST_BYTES = 4 << 20
+
+
+class StateTable(faust.Table):
+    """A table of raw bytes that is written at checkpoints, outside of stream iteration."""
+
+    async def write(self, partition: int, key: bytes, value: bytes) -> "asyncio.Future[Any]":
+        """Set a row and send it to the changelog; the future resolves once the brokers have it."""
+        sent = await self.app.producer.send(self.changelog_topic_name, key, value, partition, None, None)
+        self.data[key] = value
+        return sent  # type: ignore[no-any-return]
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Faust hard-codes a fetch wait of 1,500 ms. With aiokafka's one fetch in flight for each node, a stall of
+    250 ms of the event loop then costs 1 to 1.7 s of latency, because the next fetch asks only for idle
+    partitions and waits the whole time."""
+
+    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = self.app.fetch_wait_ms  # noqa: SLF001  (read when the consumer starts)
+        return consumer
+
+
+class _Consumer(driver.Consumer):
+    def _new_consumer_thread(self) -> _ConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+
+class _Transport(driver.Transport):
+    Consumer = _Consumer
+
+
+class TickloomApp(faust.App):
+    """A Faust application with our transport."""
+
+    fetch_wait_ms: int
+
+    def _new_transport(self) -> _Transport:
+        return _Transport(self.conf.broker_consumer, self)
+
+
+def create_app(settings: Settings) -> TickloomApp:
+    """Return the application that agents are attached to.
+
+    Raises:
+        SettingsError: ``settings.kafka`` is not set; the command line starts the embedded broker before this.
+    """
+    if settings.kafka is None:
+        raise SettingsError("a worker needs Kafka; set TICKLOOM_KAFKA=HOST:PORT, or run `tickloom demo`")
+    app = TickloomApp(
+        APP_ID,
+        broker=";".join(f"kafka://{address}" for address in settings.kafka.split(",")),
+        autodiscover=False,
+        Table=StateTable,
+        store="memory://",
+        datadir=settings.data_dir / "workers" / settings.worker_name,
+        web_enabled=False,
+        topic_partitions=settings.partitions,
+        topic_replication_factor=settings.replication,
+        table_standby_replicas=settings.standby_replicas,
+        # The broker keeps our place; a new group starts with the oldest tick that there is.
+        consumer_auto_offset_reset="earliest",
+        consumer_max_fetch_size=_FETCH_BYTES,
+        stream_buffer_maxsize=_BUFFERED_BLOCKS,
+        broker_commit_interval=settings.checkpoint_s,
+        broker_session_timeout=settings.session_timeout_s,
+        broker_heartbeat_interval=settings.session_timeout_s / 5,
+        broker_rebalance_timeout=max(settings.session_timeout_s, 10.0),
+        broker_request_timeout=max(settings.session_timeout_s * 2, 30.0),
+        producer_acks=-1,
+        producer_linger=0,
+        producer_max_batch_size=_REQUEST_BYTES,
+        producer_max_request_size=_REQUEST_BYTES,
+        # At first Faust waits for other workers; with one partition set each there is nothing to wait for.
+        stream_recovery_delay=0.0,
+        worker_redirect_stdouts=False,
+    )
+    app.fetch_wait_ms = settings.fetch_wait_ms
+    return app
