@@ -1,0 +1,108 @@
+"""Apache Kafka's jars: fetched once through Maven, kept in the user's cache directory.
+
+    ~/.cache/tickloom/kafka-4.4.0-<hash of our pom>/*.jar
+
+The directory appears whole or not at all (written elsewhere, then renamed), and a lock keeps two processes from
+fetching at the same time. The hash makes a changed list of jars a new directory, not a mixture.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from stream.embedded.java import KafkaUnavailable
+from stream.embedded.lock import FileLock
+
+KAFKA_VERSION = "4.4.0"
+
+_POM = Path(__file__).with_name("kafka-pom.xml")
+_FETCH_LIMIT_S = 600.0
+_JAR_FETCHED = re.compile(r"Downloaded from \S+: \S+/([^/\s]+\.jar)")
+
+
+def cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/tickloom``, or ``~/.cache/tickloom``."""
+    root = os.environ.get("XDG_CACHE_HOME")
+    return (Path(root) if root else Path.home() / ".cache") / "tickloom"
+
+
+def ensure_jars(report: Callable[[str], None]) -> Path:
+    """The directory with Kafka's jars; fetches them first when it is not there.
+
+    Raises:
+        KafkaUnavailable: they are not there and Maven cannot fetch them.
+        ServerError: another process has been fetching them for ten minutes.
+    """
+    pom_hash = hashlib.sha256(_POM.read_bytes()).hexdigest()[:8]
+    jars = cache_dir() / f"kafka-{KAFKA_VERSION}-{pom_hash}"
+    if jars.is_dir():
+        return jars
+    lock = FileLock(jars.with_name(jars.name + ".lock"))
+    lock.acquire(_FETCH_LIMIT_S, f"the cache of Kafka's jars {jars}")
+    try:
+        if not jars.is_dir():  # somebody else may have fetched them while we waited for the lock
+            _fetch(jars, report)
+    finally:
+        lock.release()
+    return jars
+
+
+def _fetch(jars: Path, report: Callable[[str], None]) -> None:
+    maven = shutil.which("mvn")
+    if maven is None:
+        raise KafkaUnavailable(
+            "Apache Kafka's jars are not in the cache and there is no mvn on the PATH to fetch them"
+        )
+    report(f"Apache Kafka {KAFKA_VERSION}: fetching its jars through Maven (about 45 MB, once)")
+    staging = Path(tempfile.mkdtemp(prefix=f".{jars.name}-", dir=jars.parent))
+    try:
+        count = _run_maven(maven, staging, report)
+        staging.chmod(0o755)  # mkdtemp's 0700 would keep others out of a shared cache
+        staging.rename(jars)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    report(f"Apache Kafka {KAFKA_VERSION}: {count} jars are in {jars}")
+
+
+def _run_maven(maven: str, target: Path, report: Callable[[str], None]) -> int:
+    # Both time-outs: the first is read by Maven up to 3.8, the second from 3.9. Without them an unreachable
+    # repository that swallows packets keeps us waiting for minutes.
+    command = [
+        maven,
+        "-B",
+        "-C",
+        "-f",
+        str(_POM),
+        "dependency:copy-dependencies",
+        f"-DoutputDirectory={target}",
+    ]
+    command += ["-DincludeScope=runtime", "-Dmaven.wagon.http.connectionTimeout=15000"]
+    command += ["-Daether.connector.connectTimeout=15000"]
+    errors: list[str] = []
+    fetched = 0
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        limit = threading.Timer(_FETCH_LIMIT_S, process.kill)
+        limit.start()
+        try:
+            for line in process.stdout or ():
+                if _JAR_FETCHED.search(line):
+                    fetched += 1
+                    if fetched % 10 == 0:
+                        report(f"Apache Kafka {KAFKA_VERSION}: {fetched} files fetched")
+                if line.startswith("[ERROR]"):
+                    errors.append(line.removeprefix("[ERROR]").strip())
+        finally:
+            limit.cancel()
+    count = len(list(target.glob("*.jar")))
+    if process.returncode != 0 or count == 0:
+        said = errors[0][:500] if errors else f"exit code {process.returncode}, without a message"
+        raise KafkaUnavailable(f"Maven cannot fetch Apache Kafka's jars: {said}")
+    return count

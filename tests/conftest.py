@@ -1,0 +1,62 @@
+"""Fixtures for every test: real servers, started once for the run, and the shared market data."""
+
+import itertools
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from stream.embedded.clickhouse import EmbeddedClickHouse
+from stream.embedded.kafka import EmbeddedKafka
+from stream.embedded.valkey import EmbeddedValkey
+
+IN_CI = os.environ.get("CI") == "true"
+SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+def unavailable(reason: str) -> None:
+    """Skip where a developer's machine lacks something; fail in CI, where nothing may be left out unnoticed."""
+    if IN_CI:
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """A running Apache Kafka. Tests share it, so they name their topics and groups with ``fresh_name``."""
+    with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as server:
+        if server.degraded_reason is not None:
+            unavailable(server.degraded_reason)
+        yield server
+
+
+@pytest.fixture(scope="session")
+def clickhouse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedClickHouse]:
+    """A running ClickHouse. Tests share it, so they name their tables or databases with ``fresh_name``."""
+    with EmbeddedClickHouse(tmp_path_factory.mktemp("clickhouse")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedValkey]:
+    """A running Valkey (a Redis server). Tests share it, so they prefix their keys with ``fresh_name``."""
+    with EmbeddedValkey(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The directory with the real market data beside the repository."""
+    if not SHARED_DATA.is_dir():
+        unavailable(f"there is no market data in {SHARED_DATA}")
+    return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def fresh_name() -> Callable[[str], str]:
+    """Make a name that no other test has: ``fresh_name("ticks")`` is like ``ticks_3f2a_7``."""
+    run = uuid.uuid4().hex[:4]
+    numbers = itertools.count(1)
+    return lambda stem: f"{stem}_{run}_{next(numbers)}"
