@@ -81,8 +81,6 @@ class Lanes:
             STATE_TABLE,
             key_type=bytes,
             value_type=bytes,
-            key_serializer="raw",
-            value_serializer="raw",
             partitions=partitions,
         )
         ticks = app.topic(TICKS, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw")

@@ -68,13 +68,15 @@ def create_app(settings: Settings) -> TickloomApp:
     """
     if settings.kafka is None:
         raise SettingsError("a worker needs Kafka; set TICKLOOM_KAFKA=HOST:PORT, or run `tickloom demo`")
+    datadir = settings.data_dir / "workers" / settings.worker_name
+    datadir.mkdir(parents=True, exist_ok=True)
     app = TickloomApp(
         APP_ID,
         broker=";".join(f"kafka://{address}" for address in settings.kafka.split(",")),
         autodiscover=False,
         Table=StateTable,
         store="memory://",
-        datadir=settings.data_dir / "workers" / settings.worker_name,
+        datadir=datadir,
         web_enabled=False,
         topic_partitions=settings.partitions,
         topic_replication_factor=settings.replication,
