@@ -1,0 +1,65 @@
+"""Read the last checkpointed `STATE` row of a symbol from outside of any worker: from the table's changelog."""
+
+from typing import Any
+
+import numpy as np
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from agents import features
+from agents.state import STATE, decode_state
+from stream.records import TICK, Records, encode_symbol, partition_of
+from stream.topics import STATE_CHANGELOG
+
+_POLL_MS = 500
+
+
+async def read_state(bootstrap: str, symbol: str) -> Records | None:
+    """Return the newest row of ``symbol`` in the changelog, ``STATE[1]``, or None where there is none.
+
+    Reads one partition from its start; compaction keeps that short. Cancelling it is safe.
+
+    Raises:
+        RecordError: not a symbol.
+        UnknownVersion: the row was written by another version.
+    """
+    key = encode_symbol(symbol)
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        partitions = consumer.partitions_for_topic(STATE_CHANGELOG) or await _partitions(consumer)
+        if not partitions:
+            return None
+        number = int(partition_of(np.array([key], TICK["symbol"]), len(partitions))[0])
+        where = TopicPartition(STATE_CHANGELOG, number)
+        consumer.assign([where])
+        await consumer.seek_to_beginning(where)
+        end = (await consumer.end_offsets([where]))[where]
+        newest: bytes | None = None
+        while await consumer.position(where) < end:
+            for message in (await consumer.getmany(where, timeout_ms=_POLL_MS)).get(where, []):
+                if message.key == key:
+                    newest = message.value
+        return None if newest is None else decode_state(newest)
+    finally:
+        await consumer.stop()
+
+
+async def _partitions(consumer: AIOKafkaConsumer) -> set[int]:
+    await consumer.topics()
+    return consumer.partitions_for_topic(STATE_CHANGELOG) or set()
+
+
+def describe_state(row: Records) -> dict[str, Any]:
+    """Return a ``STATE[1]`` row as plain values: its scalars, and the features of its last tick by name."""
+    state = row[0]
+    described: dict[str, Any] = {}
+    for name in STATE.names or ():
+        value = state[name]
+        if isinstance(value, bytes):
+            described[name] = value.decode("ascii")
+        elif np.ndim(value) == 0:
+            described[name] = value.item()
+    described["model_id"] = f"{described['model_id']:016x}"
+    last = state["recent"][int(max(described["seq"] - 1, 0)) % len(state["recent"])]
+    described["features"] = {name: float(value) for name, value in zip(features.NAMES, last, strict=True)}
+    return described
