@@ -1,0 +1,189 @@
+"""Models with random weights, built node by node, so that the tests choose their shape and their flaws."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from agents import features
+from models.artifact import open_session, replay, write_manifest
+from models.card import Golden, ModelCard
+from models.onnx_wire import read_graph
+
+FEATURES = features.NAMES
+Weights = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomModel:
+    """A model file, its card, and the weights it was made of."""
+
+    path: Path
+    card: ModelCard
+    weights: Weights
+
+
+def _weights(width: int, layers: int, units: int, seed: int) -> Weights:
+    generator = np.random.default_rng(seed)
+
+    def normal(scale: float, *shape: int) -> Any:
+        return generator.normal(0.0, scale, shape).astype(np.float32)
+
+    weights: Weights = {"mean": normal(5.0, width), "inverse": np.abs(normal(0.3, width)) + np.float32(0.5)}
+    for layer in range(layers):
+        inputs = width if layer == 0 else units
+        weights[f"kernel{layer}"] = normal(inputs**-0.5, inputs, 4 * units)
+        weights[f"recurrent{layer}"] = normal(units**-0.5, units, 4 * units)
+        weights[f"bias{layer}"] = normal(0.3, 4 * units)
+    weights |= {"direction": normal(0.3, units, 3), "direction_bias": normal(0.3, 3)}
+    return weights | {"return": normal(0.3, units, 1), "return_bias": normal(0.3, 1)}
+
+
+class _Builder:
+    """A graph in the making: fused (one LSTM operator a layer) or decomposed (Gemm, Sigmoid, Tanh)."""
+
+    def __init__(self, weights: Weights, layers: int, units: int) -> None:
+        self.weights, self.layers, self.units = weights, layers, units
+        self.nodes: list[Any] = []
+        self.tensors: list[Any] = []
+
+    def constant(self, name: str, value: Any) -> str:
+        from onnx import numpy_helper
+
+        self.tensors.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
+        return name
+
+    def node(self, operator: str, inputs: list[str], outputs: list[str], **attributes: Any) -> str:
+        from onnx import helper
+
+        self.nodes.append(helper.make_node(operator, inputs, outputs, **attributes))
+        return outputs[0]
+
+    def build(self, fused: bool) -> None:
+        weights, layers = self.weights, self.layers
+        self.constant("axis_0", np.array([0]))
+        self.constant("axis_1", np.array([1]))
+        self.node("Sub", ["x", self.constant("mean", weights["mean"])], ["centred"])
+        current = self.node("Mul", ["centred", self.constant("inverse", weights["inverse"])], ["scaled"])
+        self.constant("ones", np.ones(layers, np.int64))
+        for name in ("h", "c"):
+            self.node("Split", [name, "ones"], [f"{name}_{layer}" for layer in range(layers)], axis=0)
+        for layer in range(layers):
+            current = (self.fused if fused else self.decomposed)(layer, current)
+        for name in ("h", "c"):
+            self.node("Concat", [f"{name}_new_{layer}" for layer in range(layers)], [f"{name}_out"], axis=0)
+        for name in ("direction", "return"):
+            self.constant(name, weights[name])
+            self.constant(f"{name}_bias", weights[f"{name}_bias"])
+            self.node("Gemm", [current, name, f"{name}_bias"], [f"{name}_head"])
+        self.node("Softmax", ["direction_head"], ["probabilities"], axis=1)
+        self.node("Squeeze", ["return_head", "axis_1"], ["expected_return_bps"])
+
+    def fused(self, layer: int, current: str) -> str:
+        def gates(value: Any) -> Any:  # Keras has i f g o, ONNX i o f g
+            i, f, g, o = np.split(value, 4, -1)
+            return np.concatenate([i, o, f, g], -1)
+
+        bias = gates(self.weights[f"bias{layer}"])
+        constants = [
+            self.constant(f"W{layer}", gates(self.weights[f"kernel{layer}"]).T[None]),
+            self.constant(f"R{layer}", gates(self.weights[f"recurrent{layer}"]).T[None]),
+            self.constant(f"B{layer}", np.concatenate([bias, np.zeros_like(bias)])[None]),
+        ]
+        sequence = self.node("Unsqueeze", [current, "axis_0"], [f"sequence{layer}"])
+        inputs = [sequence, *constants, "", f"h_{layer}", f"c_{layer}"]
+        outputs = ["", f"h_new_{layer}", f"c_new_{layer}"]
+        self.node("LSTM", inputs, outputs, hidden_size=self.units)
+        return self.node("Squeeze", [f"h_new_{layer}", "axis_0"], [f"last{layer}"])
+
+    def decomposed(self, layer: int, current: str) -> str:
+        units, at = self.units, str(layer)
+        kernel = np.concatenate([self.weights["kernel" + at], self.weights["recurrent" + at]])
+        for name in ("h", "c"):
+            self.node("Squeeze", [f"{name}_{at}", "axis_0"], [f"{name}{at}"])
+        self.node("Concat", [current, f"h{at}"], [f"xh{at}"], axis=1)
+        constants = [self.constant("W" + at, kernel), self.constant("B" + at, self.weights["bias" + at])]
+        self.node("Gemm", [f"xh{at}", *constants], [f"gates{at}"])
+        self.constant("units" + at, np.full(4, units))
+        self.node("Split", [f"gates{at}", "units" + at], [f"{gate}_in{at}" for gate in "ifgo"], axis=1)
+        for gate in "ifgo":
+            self.node("Tanh" if gate == "g" else "Sigmoid", [f"{gate}_in{at}"], [gate + at])
+        self.node("Mul", [f"i{at}", f"g{at}"], [f"ig{at}"])
+        self.node("Mul", [f"f{at}", f"c{at}"], [f"fc{at}"])
+        self.node("Add", [f"ig{at}", f"fc{at}"], [f"cell{at}"])
+        self.node("Tanh", [f"cell{at}"], [f"squashed{at}"])
+        self.node("Mul", [f"o{at}", f"squashed{at}"], [f"hidden{at}"])
+        self.node("Unsqueeze", [f"cell{at}", "axis_0"], [f"c_new_{at}"])
+        self.node("Unsqueeze", [f"hidden{at}", "axis_0"], [f"h_new_{at}"])
+        return f"hidden{at}"
+
+
+def onnx_model(weights: Weights, layers: int, units: int, fused: bool) -> Any:
+    """Return an ``onnx.ModelProto`` without metadata."""
+    from onnx import TensorProto, helper
+
+    builder = _Builder(weights, layers, units)
+    builder.build(fused)
+    state = [layers, "N", units]
+
+    def values(shapes: dict[str, list[Any]]) -> list[Any]:
+        return [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+
+    inputs = values({"x": ["N", len(weights["mean"])], "h": state, "c": state})
+    outputs = values({"probabilities": ["N", 3], "expected_return_bps": ["N"], "h_out": state, "c_out": state})
+    graph = helper.make_graph(builder.nodes, "step", inputs, outputs, builder.tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def write_model(path: Path, model: Any, card: ModelCard | None = None, **changes: Any) -> ModelCard:
+    """Write a model with a card, true unless ``changes`` say otherwise, and its manifest."""
+    from onnx import helper
+
+    data = model.SerializeToString()
+    _, layers, units = (dimension.dim_value for dimension in model.graph.input[1].type.tensor_type.shape.dim)
+    layers = model.graph.input[1].type.tensor_type.shape.dim[0].dim_value
+    names = FEATURES[: model.graph.input[0].type.tensor_type.shape.dim[1].dim_value]
+    rows = np.random.default_rng(3).normal(5.0, 3.0, (16, len(names))).astype(np.float32)
+    if card is None:
+        card = ModelCard(
+            name="random",
+            version=1,
+            feature_names=tuple(names),
+            horizon_ns=10_000_000_000,
+            dead_band_bps=1.0,
+            clip_bps=50.0,
+            warmup_ticks=64,
+            layers=layers,
+            units=units,
+            trained_from_ns=0,
+            trained_to_ns=1,
+            data_sha256="0" * 64,
+            weights_sha256=read_graph(data).weights_sha256,
+            code_version="test",
+            golden=Golden(rows, np.zeros((16, 4), np.float32), 1e-5),
+        )
+        answers = replay(open_session(data), card, rows)
+        card = dataclasses.replace(card, golden=Golden(rows, answers, 1e-5))
+    card = dataclasses.replace(card, **changes)
+    helper.set_model_props(model, card.to_entries())
+    path.write_bytes(model.SerializeToString())
+    write_manifest(path, card)
+    return card
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., RandomModel]:
+    """A function that writes a model with random weights and returns where it is."""
+    pytest.importorskip("onnx")
+    folder = tmp_path_factory.mktemp("models")
+
+    def make(layers: int = 1, units: int = 32, fused: bool = True, width: int = 18, seed: int = 0) -> RandomModel:
+        weights = _weights(width, layers, units, seed)
+        path = folder / f"{'fused' if fused else 'decomposed'}-{layers}x{units}-{width}-{seed}.onnx"
+        card = write_model(path, onnx_model(weights, layers, units, fused))
+        return RandomModel(path, card, weights)
+
+    return make
