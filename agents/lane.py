@@ -5,7 +5,7 @@ the ticks were cut into blocks and whichever process ran it. `agents/lanes.py` c
 """
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,10 +26,19 @@ _OUTCOMES = {0: "accepted", DUPLICATE: "duplicate", SKIPPED: "already_applied"} 
 
 @dataclass(frozen=True)
 class LaneOutput:
-    """What a block of ticks became."""
+    """What blocks of ticks became."""
 
     predictions: Records  # PREDICTION[A], one for each accepted tick, in order
     rejected: Records  # REJECTED[R]
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The ticks of some blocks, N in all, and where each came from."""
+
+    ticks: Records  # TICK[N]
+    offsets: NDArray[np.int64]  # [N] of its block
+    positions: NDArray[np.uint32]  # [N] in its block
 
 
 class Lane:
@@ -55,26 +64,32 @@ class Lane:
             self.windows.load(np.concatenate(rows))
             self._warm_up()
 
-    def apply(self, ticks: Records, offset: int) -> LaneOutput:
-        """Apply one block of ticks; ticks that a symbol's state has already seen are skipped.
+    def apply(self, blocks: Sequence[tuple[int, Records]]) -> LaneOutput:
+        """Apply blocks of ticks; ticks that a symbol's state has already seen are skipped.
 
         Args:
-            ticks: ``TICK[N]`` in order of arrival.
-            offset: of the block in its partition.
+            blocks: (offset in the partition, ``TICK[N]``) in ascending order of offset.
 
         Raises:
             InvariantError: a feature or a model output is not finite.
         """
         consumed_ns = self.clock()
-        step = self.windows.step(ticks, offset, consumed_ns)
+        ticks = blocks[0][1] if len(blocks) == 1 else np.concatenate([block for _, block in blocks])
+        sizes = [len(block) for _, block in blocks]
+        source = _Source(
+            ticks,
+            np.repeat(np.array([offset for offset, _ in blocks], np.int64), sizes),
+            np.concatenate([np.arange(size, dtype=np.uint32) for size in sizes]),
+        )
+        step = self.windows.step(ticks, source.offsets, consumed_ns)
         features_ns = self.clock()
         self._count(step.reason)
         self._dirty[self.windows.touched_rows()] = True
-        predictions = self._predict(ticks, step, offset)
+        predictions = self._predict(source, step)
         predictions["consumed_ns"] = consumed_ns
         predictions["features_ns"] = features_ns
         predictions["inferred_ns"] = self.clock()
-        return LaneOutput(predictions, self._rejected(ticks, step.reason, offset))
+        return LaneOutput(predictions, self._rejected(source, step.reason))
 
     def take_dirty(self) -> list[tuple[bytes, bytes]]:
         """Return (symbol, row) of every symbol that changed since the last call: a checkpoint's content."""
@@ -83,21 +98,22 @@ class Lane:
         states = self.windows.states
         return [(bytes(states[row]["symbol"]), encode_state(states[row])) for row in rows]
 
-    def _predict(self, ticks: Records, step: Step, offset: int) -> Records:
+    def _predict(self, source: "_Source", step: Step) -> Records:
         count = len(step.rows)
         predictions = np.zeros(count, PREDICTION)
         if count == 0:
             return predictions
         if not np.isfinite(step.features).all():
-            raise InvariantError(f"a feature of partition {self.partition} offset {offset} is not finite")
+            at = source.offsets[step.index[~np.isfinite(step.features).all(axis=1)]][0]
+            raise InvariantError(f"a feature of a tick in partition {self.partition} offset {at} is not finite")
         states, model = self.windows.states, self.predictor
         states["model_id"][step.rows] = model.model_id
         out = np.empty((count, 4), np.float32)
         model.run(step.features, step.rows, step.rounds, states["h"], states["c"], out)
-        source = ticks[step.index]
-        predictions["symbol"] = source["symbol"]
-        predictions["event_ns"] = source["event_ns"]
-        predictions["recv_ns"] = source["recv_ns"]
+        ticks = source.ticks[step.index]
+        predictions["symbol"] = ticks["symbol"]
+        predictions["event_ns"] = ticks["event_ns"]
+        predictions["recv_ns"] = ticks["recv_ns"]
         predictions["seq"] = step.seq
         predictions["ref_price"] = step.ref
         predictions["feature_hash"] = step.feature_hash
@@ -106,19 +122,21 @@ class Lane:
         for column, name in enumerate(("p_down", "p_flat", "p_up", "expected_return_bps")):
             predictions[name] = out[:, column]
         predictions["flags"] = np.where(step.seq <= model.warmup_ticks, FLAG_WARMING, 0)
-        predictions["source_index"] = step.index
+        predictions["source_index"] = source.positions[step.index]
         predictions["source_partition"] = self.partition
-        predictions["source_offset"] = offset
+        predictions["source_offset"] = source.offsets[step.index]
         return predictions
 
-    def _rejected(self, ticks: Records, reason: NDArray[np.uint8], offset: int) -> Records:
+    def _rejected(self, source: "_Source", reason: NDArray[np.uint8]) -> Records:
         index = np.flatnonzero((reason != 0) & (reason < DUPLICATE))
         rejected = np.zeros(len(index), REJECTED)
-        rejected["tick"] = ticks[index]
+        if len(index) == 0:
+            return rejected
+        rejected["tick"] = source.ticks[index]
         rejected["reason"] = reason[index]
-        rejected["source_index"] = index
+        rejected["source_index"] = source.positions[index]
         rejected["source_partition"] = self.partition
-        rejected["source_offset"] = offset
+        rejected["source_offset"] = source.offsets[index]
         return rejected
 
     def _count(self, reason: NDArray[np.uint8]) -> None:

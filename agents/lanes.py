@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 # Blocks sent and not yet acknowledged, for each lane; beyond it the lane waits for the brokers.
 _MAX_UNACKNOWLEDGED = 256
+# Blocks that wait are applied together up to this size: about 8,000 ticks, a few ms of work.
+_MAX_TOGETHER_BYTES = 1 << 20
 
 
 @dataclass
@@ -44,7 +46,6 @@ class _OwnedLane:
     checkpoint_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     sends: list["asyncio.Future[Any]"] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
-    next_offset: int = -1
     revoked: bool = False
 
 
@@ -90,41 +91,54 @@ class Lanes:
         app.on_before_shutdown.connect(self._on_shutdown)
 
     async def _consume(self, stream: Any) -> None:
-        """The Faust agent: every block of ticks of every partition that this worker owns."""
+        """The Faust agent: every block of ticks of every partition that this worker owns.
+
+        Blocks that wait already are applied together, up to a bound: the cost of a call to the kernel, to the
+        model and to the producer is then shared, and a backlog is worked off many times faster. When nothing
+        waits, which is the rule, a block is applied at once.
+        """
+        waiting: dict[int, list[Any]] = {}
+        size_bytes = 0
         async for event in stream.noack().events():
+            waiting.setdefault(event.message.partition, []).append(event)
+            size_bytes += len(event.value or b"")
+            if size_bytes < _MAX_TOGETHER_BYTES and not stream.channel.queue.empty():
+                continue
+            together, waiting, size_bytes = waiting, {}, 0
             try:
-                await self._process(event)
+                for partition, events in together.items():
+                    await self._process(partition, events)
             except (TickloomError, AssertionError) as error:
                 await self._crash(error)
                 raise
 
-    async def _process(self, event: Any) -> None:
-        owned = self._lane(event.message.partition)
+    async def _process(self, partition: int, events: list[Any]) -> None:
+        owned = self._lane(partition)
         async with owned.lock:
-            # The partition may have been taken away while this block waited for the lock.
+            # The partition may have been taken away while these blocks waited for the lock.
             if owned.revoked:
                 return
-            offset = event.message.offset
-            try:
-                ticks = decode_block(event.value, TICK)
-            except RecordError as error:
-                await self._dead_letter(owned, event, error)
-            else:
-                await self._apply(owned, ticks, offset)
-            owned.events.append(event)
-            owned.next_offset = offset + 1
+            blocks: list[tuple[int, Records]] = []
+            for event in events:
+                try:
+                    blocks.append((event.message.offset, decode_block(event.value or b"", TICK)))
+                except RecordError as error:
+                    await self._dead_letter(owned, event, error)
+            if blocks:
+                await self._apply(owned, blocks)
+            owned.events.extend(events)
         if len(owned.sends) > _MAX_UNACKNOWLEDGED:
             await asyncio.gather(*owned.sends[: -_MAX_UNACKNOWLEDGED // 2])
 
-    async def _apply(self, owned: _OwnedLane, ticks: Records, offset: int) -> None:
-        output = owned.lane.apply(ticks, offset)
+    async def _apply(self, owned: _OwnedLane, blocks: list[tuple[int, Records]]) -> None:
+        output = owned.lane.apply(blocks)
         partition = owned.lane.partition
         output.predictions["published_ns"] = owned.lane.clock()
         for topic, records in ((PREDICTIONS, output.predictions), (REJECTED_TICKS, output.rejected)):
             for start in range(0, len(records), MAX_BLOCK_RECORDS):
                 block = encode_block(records[start : start + MAX_BLOCK_RECORDS])
                 owned.sends.append(await self.app.producer.send(topic, None, block, partition, None, None))
-        self.metrics.on_block(partition, owned.lane, output)
+        self.metrics.on_blocks(len(blocks), owned.lane, output)
 
     async def _dead_letter(self, owned: _OwnedLane, event: Any, error: RecordError) -> None:
         """Put bytes that are not a block of ticks aside, as they came, with the reason in the headers."""

@@ -5,6 +5,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from agents.lane import Lane, LaneOutput
 from stream.telemetry import StageLatencies
 
+_WORKER_STAMPS = ["consumed_ns", "features_ns", "inferred_ns", "published_ns"]
+
 
 class LaneMetrics:
     """Counters of a worker, and the latency of the stages that it owns."""
@@ -26,14 +28,14 @@ class LaneMetrics:
         self.outcomes: dict[str, int] = {}
         self.predicted = 0
 
-    def on_block(self, partition: int, lane: Lane, output: LaneOutput) -> None:
-        """Count what a block became; ``lane.ticks`` holds its outcomes since the last call."""
-        self.blocks.labels("applied").inc()
+    def on_blocks(self, blocks: int, lane: Lane, output: LaneOutput) -> None:
+        """Count what blocks became; ``lane.ticks`` holds their outcomes since the last call."""
+        self.blocks.labels("applied").inc(blocks)
         for outcome, count in lane.ticks.items():
             self.ticks.labels(outcome).inc(count)
             self.outcomes[outcome] = self.outcomes.get(outcome, 0) + count
         lane.ticks.clear()
-        self.symbols.labels(str(partition)).set(lane.windows.count)
+        self.symbols.labels(str(lane.partition)).set(lane.windows.count)
         predictions = output.predictions
         if len(predictions) == 0:
             return
@@ -41,10 +43,11 @@ class LaneMetrics:
         self.predicted += len(predictions)
         stages = self.stages.stages
         stages["source_to_consumed"].record(predictions["consumed_ns"] - predictions["recv_ns"])
-        last = predictions[-1:]  # the stages inside the worker are the same for the whole block
-        stages["features"].record(last["features_ns"] - last["consumed_ns"])
-        stages["inference"].record(last["inferred_ns"] - last["features_ns"])
-        stages["publish"].record(last["published_ns"] - last["inferred_ns"])
+        # The stages inside the worker are the same for all predictions of a call.
+        consumed, computed, inferred, published = predictions[-1][_WORKER_STAMPS].item()
+        stages["features"].record_one(computed - consumed, len(predictions))
+        stages["inference"].record_one(inferred - computed, len(predictions))
+        stages["publish"].record_one(published - inferred, len(predictions))
 
     def on_bad_block(self, error: str) -> None:
         """Count bytes that were not a block of ticks."""

@@ -1,6 +1,6 @@
 """The rolling windows of every symbol of one lane: pure computation, no I/O, no clock, no framework.
 
-`Windows.step` runs one compiled loop over a block of ticks, in order of arrival, that validates each tick,
+`Windows.step` runs one compiled loop over blocks of ticks, in order of arrival, that validates each tick,
 updates the symbol's `STATE` row and writes its feature row. The same code serves live, replay and training, and
 its results do not depend on how the ticks were cut into blocks.
 """
@@ -34,15 +34,15 @@ _MAX_SINCE_TRADE_S: Final = 3600.0
 
 @dataclass(frozen=True)
 class Step:
-    """What one call of `Windows.step` did. A = accepted ticks, N = ticks of the block.
+    """What one call of `Windows.step` did. A = accepted ticks, N = its ticks.
 
     The arrays are views that the next call overwrites.
     """
 
     features: NDArray[np.float32]  # [A, features.COUNT]
     rows: NDArray[np.int64]  # [A] row of the symbol
-    rounds: NDArray[np.int64]  # [A] accepted ticks of the same symbol before this one, in this block
-    index: NDArray[np.int64]  # [A] position of the tick in the block
+    rounds: NDArray[np.int64]  # [A] accepted ticks of the same symbol before this one, in this call
+    index: NDArray[np.int64]  # [A] position of the tick in the call
     seq: NDArray[np.uint64]  # [A]
     ref: NDArray[np.float64]  # [A] reference price
     feature_hash: NDArray[np.uint64]  # [A] FNV-1a over the row's 32-bit words
@@ -66,7 +66,7 @@ class Windows:
         self.count = 0
         self._keys = np.zeros((max_symbols, _WORDS), np.uint64)
         self._slots = np.full(1 << (2 * max_symbols - 1).bit_length(), _EMPTY, np.int32)
-        self._touched = np.zeros(max_symbols, np.int64)  # serial of the last block that touched the row
+        self._touched = np.zeros(max_symbols, np.int64)  # serial of the last call that touched the row
         self._round = np.zeros(max_symbols, np.int64)
         self._serial = 0
         self._reserve(64)
@@ -84,12 +84,13 @@ class Windows:
         self.count = len(rows)
         _index(self._keys, self._slots, self.count)
 
-    def step(self, ticks: Records, offset: int, now_ns: int) -> Step:
-        """Apply one block of ticks.
+    def step(self, ticks: Records, offsets: NDArray[np.int64], now_ns: int) -> Step:
+        """Apply the ticks of one or more blocks.
 
         Args:
             ticks: ``TICK[N]`` in order of arrival.
-            offset: of the block in its partition; symbols whose state has seen it skip their ticks.
+            offsets: ``int64[N]``, the offset of each tick's block in the partition, ascending; a symbol whose
+                state has seen a block skips its ticks.
             now_ns: the time of arrival, to refuse ticks from the future.
         """
         size = len(ticks)
@@ -109,7 +110,7 @@ class Windows:
             self._round,
             self.count,
             self._serial,
-            offset,
+            offsets,
             now_ns + self.future_ns,
             self.lateness_ns,
             self._features,
@@ -196,7 +197,7 @@ def _step(
     rounds: Any,
     count: int,
     serial: int,
-    offset: int,
+    offsets: Any,
     newest_ns: int,
     lateness_ns: int,
     out: Any,
@@ -222,13 +223,15 @@ def _step(
             state.version = STATE_VERSION
             state.symbol = tick.symbol
             state.offset = -1
-        if touched[row] != serial:
-            if state.offset >= offset:  # recovery: this row has seen the block
+        fresh = touched[row] != serial
+        if fresh or state.offset != offsets[index]:  # the symbol's first tick of this block
+            if state.offset >= offsets[index]:  # recovery: this row has seen the block
                 reasons[index] = SKIPPED
                 continue
+            state.offset = offsets[index]
             touched[row] = serial
-            rounds[row] = 0
-            state.offset = offset
+            if fresh:
+                rounds[row] = 0
         reason = check_tick(tick, state, newest_ns, lateness_ns)
         reasons[index] = reason
         if reason != 0:

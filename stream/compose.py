@@ -9,7 +9,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry
 
 from agents.lane import Lane
 from agents.lanes import Lanes
@@ -18,7 +18,7 @@ from agents.windows import Windows
 from models.predictor import load_predictor
 from stream.app import create_app
 from stream.clock import NS_PER_S
-from stream.errors import InvariantError, TickloomError
+from stream.errors import InvariantError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
 

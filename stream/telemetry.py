@@ -5,6 +5,7 @@ why in plain words. The server runs in the process's own event loop: a stuck loo
 """
 
 import asyncio
+import bisect
 import logging
 import time
 from collections.abc import Callable, Iterable
@@ -27,6 +28,7 @@ _BUCKETS_PER_OCTAVE = 8
 _SMALLEST_NS = 1_000
 _CELLS = 24 * _BUCKETS_PER_OCTAVE + 2
 _UPPER_NS: NDArray[np.float64] = _SMALLEST_NS * 2.0 ** (np.arange(_CELLS - 1) / _BUCKETS_PER_OCTAVE)
+_UPPER_NS_LIST: list[float] = _UPPER_NS.tolist()
 _EXPORTED_EVERY = 4  # a Prometheus bucket for each half octave
 
 
@@ -44,6 +46,11 @@ class LatencyHistogram:
         cells = np.searchsorted(_UPPER_NS, latencies_ns, side="left")
         self.counts += np.bincount(cells, minlength=_CELLS)
         self.sum_ns += int(latencies_ns.sum())
+
+    def record_one(self, latency_ns: int, count: int = 1) -> None:
+        """Count one latency in ns ``count`` times."""
+        self.counts[bisect.bisect_left(_UPPER_NS_LIST, latency_ns)] += count
+        self.sum_ns += latency_ns * count
 
     def quantile_ns(self, quantile: float) -> float:
         """Return the upper edge of the cell that holds ``quantile`` (0 to 1), in ns; NaN when empty."""

@@ -1,0 +1,263 @@
+"""The `tickloom` command line. Concrete classes are imported where they are needed, so that ``--help`` is quick.
+
+Exit codes: 0 done; 1 failed; 2 bad usage or settings; 3 a source cannot be read; 4 a model must not serve;
+5 a server did not start; 70 a promise of our own is broken.
+"""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stream.errors import TickloomError
+from stream.logs import set_up_logging
+from stream.settings import LoadedSettings, Settings, load_settings, masked
+
+cli = typer.Typer(
+    name="tickloom",
+    help="A real-time stream-processing engine for market prediction. Start with: tickloom demo",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+KafkaFlag = Annotated[str | None, typer.Option("--kafka", help="HOST:PORT of a Kafka cluster.")]
+RedisFlag = Annotated[str | None, typer.Option("--redis", help="redis://HOST:PORT/DB of a Redis server.")]
+ClickHouseFlag = Annotated[
+    str | None, typer.Option("--clickhouse", help="clickhouse://USER@HOST:PORT/DATABASE of a server.")
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+PortFlag = Annotated[int | None, typer.Option("--port", help="Port of metrics and health; 0 picks a free one.")]
+SpeedFlag = Annotated[
+    str, typer.Option("--speed", help="1 is true speed, 10 is ten times that, max is as fast as it goes.")
+]
+
+
+class Exchange(StrEnum):
+    """What `tickloom ingest` can connect to."""
+
+    SIMULATOR = "simulator"
+    BINANCE = "binance"
+    COINBASE = "coinbase"
+
+
+class Sink(StrEnum):
+    """What `tickloom export` can write to."""
+
+    REDIS = "redis"
+    CLICKHOUSE = "clickhouse"
+
+
+class _Common:
+    """What the flags before the command said."""
+
+    config: Path | None = None
+    log_level: str | None = None
+
+
+def _load(**flags: Any) -> LoadedSettings:
+    loaded = load_settings({**flags, "log_level": _Common.log_level}, config=_Common.config)
+    set_up_logging(loaded.settings.log_level)
+    return loaded
+
+
+def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
+    """Run a role until it is done, or until SIGTERM or Ctrl-C asks it to stop cleanly."""
+    import uvloop
+
+    async def supervised() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await main(stop)
+
+    uvloop.run(supervised())
+
+
+def _print(value: Any, as_json: bool, table: Callable[[], Any]) -> None:
+    if as_json:
+        typer.echo(json.dumps(value, default=str))
+    else:
+        from rich.console import Console
+
+        Console().print(table())
+
+
+@cli.callback()
+def common(
+    config: Annotated[Path | None, typer.Option(help="A TOML file of settings.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
+) -> None:
+    """Real-time stream processing for market prediction."""
+    _Common.config, _Common.log_level = config, log_level
+
+
+@cli.command(epilog="Example: tickloom demo --for 30 --json")
+def demo(
+    replay: Annotated[Path | None, typer.Option(help="Directory of Parquet ticks to replay.")] = None,
+    day: Annotated[str | None, typer.Option(help="Day of the replay, YYYY-MM-DD.")] = None,
+    speed: SpeedFlag = "1",
+    rate: Annotated[float, typer.Option(help="Ticks a second of the simulator.")] = 500.0,
+    for_s: Annotated[float | None, typer.Option("--for", help="Stop after so many seconds.")] = None,
+    workers: Annotated[int, typer.Option(min=1, max=16, help="How many workers share the lanes.")] = 1,
+    fresh: Annotated[bool, typer.Option(help="Forget what an earlier demo left.")] = False,
+    as_json: JsonFlag = False,
+    kafka: KafkaFlag = None,
+    redis: RedisFlag = None,
+    clickhouse: ClickHouseFlag = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port of the feed and the page.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the demo keeps its data.")] = None,
+) -> None:
+    """Run everything: servers, a source, workers, exporters, the feed, and a live view of it all."""
+    from stream.demo.run import DemoOptions, run_demo
+
+    loaded = _load(kafka=kafka, redis=redis, clickhouse=clickhouse, gateway_port=port, data_dir=data_dir)
+    options = DemoOptions(replay, day, speed, rate, for_s, workers, fresh, as_json)
+    raise typer.Exit(run_demo(loaded.settings, options))
+
+
+@cli.command(epilog="Example: tickloom ingest binance --symbols BTCUSDT,ETHUSDT --kafka localhost:9092")
+def ingest(
+    source: Annotated[Exchange, typer.Argument(help="Where the ticks come from.")],
+    symbols: Annotated[str | None, typer.Option(help="Symbols of the exchange, with commas between.")] = None,
+    rate: Annotated[float, typer.Option(help="Ticks a second of the simulator.")] = 500.0,
+    seed: Annotated[int, typer.Option(help="Seed of the simulator.")] = 7,
+    kafka: KafkaFlag = None,
+    port: PortFlag = None,
+) -> None:
+    """Send ticks of a live exchange (public market data) or of the simulator to Kafka."""
+    from stream import compose
+
+    settings = _load(kafka=kafka, source_port=port).settings
+    names = symbols.split(",") if symbols else []
+    if source is Exchange.SIMULATOR:
+        _run(lambda stop: compose.run_simulator(settings, stop, names, rate, seed))
+    else:
+        _run(lambda stop: compose.run_exchange(settings, stop, source.value, names))
+
+
+@cli.command(epilog="Example: tickloom replay ticks/us_equity --day 2013-10-07 --speed max --kafka localhost:9092")
+def replay(
+    paths: Annotated[list[Path], typer.Argument(help="Parquet files, or directories of them.")],
+    day: Annotated[str | None, typer.Option(help="Only this day, YYYY-MM-DD.")] = None,
+    speed: SpeedFlag = "1",
+    kafka: KafkaFlag = None,
+    port: PortFlag = None,
+) -> None:
+    """Send historical ticks to Kafka, merged by time, exactly in order; a second run goes on where it stopped."""
+    from stream import compose
+
+    settings = _load(kafka=kafka, source_port=port).settings
+    _run(lambda stop: compose.run_replay(settings, stop, paths, day, speed))
+
+
+@cli.command(epilog="Example: tickloom worker --kafka localhost:9092 --name worker-1")
+def worker(
+    name: Annotated[str | None, typer.Option(help="Unique among the workers.")] = None,
+    model: Annotated[Path | None, typer.Option(help="The ONNX step model to serve.")] = None,
+    kafka: KafkaFlag = None,
+    port: PortFlag = None,
+) -> None:
+    """Run lanes: windows, features and predictions. Several workers share the partitions."""
+    from stream import compose
+
+    settings = _load(kafka=kafka, worker_name=name, model=model, worker_port=port).settings
+    _run(lambda stop: compose.run_worker(settings, stop))
+
+
+@cli.command(epilog="Example: tickloom export clickhouse --clickhouse clickhouse://default@localhost:9000/default")
+def export(
+    sink: Annotated[Sink, typer.Argument(help="Where the predictions go.")],
+    kafka: KafkaFlag = None,
+    redis: RedisFlag = None,
+    clickhouse: ClickHouseFlag = None,
+    port: PortFlag = None,
+) -> None:
+    """Write predictions to Redis or ClickHouse; offsets are committed only once the sink has them."""
+    from stream import compose
+
+    settings = _load(kafka=kafka, redis=redis, clickhouse=clickhouse, exporter_port=port).settings
+    _run(lambda stop: compose.run_exporter(settings, stop, sink.value))
+
+
+@cli.command(epilog="Example: tickloom gateway --kafka localhost:9092 --feed-port 8765")
+def gateway(
+    kafka: KafkaFlag = None,
+    feed_port: Annotated[int | None, typer.Option(help="Port of the feed and the page.")] = None,
+    port: PortFlag = None,
+) -> None:
+    """Serve the WebSocket feed and the page."""
+    from stream import compose
+
+    settings = _load(kafka=kafka, gateway_port=feed_port, exporter_port=port).settings
+    _run(lambda stop: compose.run_gateway(settings, stop))
+
+
+@cli.command(epilog="Example: tickloom topics --kafka localhost:9092")
+def topics(kafka: KafkaFlag = None, as_json: JsonFlag = False) -> None:
+    """Create the topics that are missing, and list what each holds."""
+    from stream import inspection
+
+    settings = _load(kafka=kafka).settings
+    rows = asyncio.run(inspection.topics(settings))
+    _print(rows, as_json, lambda: inspection.table("Topics", rows))
+
+
+@cli.command(epilog="Example: tickloom state AIG --kafka localhost:9092")
+def state(
+    symbol: Annotated[str, typer.Argument(help="The symbol.")],
+    kafka: KafkaFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what the engine remembers of a symbol, as of its last checkpoint."""
+    from stream import inspection
+
+    settings = _load(kafka=kafka).settings
+    row = asyncio.run(inspection.state(settings, symbol))
+    if row is None:
+        typer.echo(f"tickloom: no state for {symbol!r}: it has not ticked, or no checkpoint is done yet", err=True)
+        raise typer.Exit(1)
+    _print(row, as_json, lambda: inspection.record_table(symbol, row))
+
+
+@cli.command("settings", epilog="Example: TICKLOOM_PARTITIONS=8 tickloom settings")
+def show_settings(as_json: JsonFlag = False) -> None:
+    """Show every setting with its value and where it comes from; secrets are masked."""
+    from stream import inspection
+
+    loaded = _load()
+    values = masked(loaded.settings)
+    rows = [
+        {"setting": name, "value": values[name], "origin": loaded.origin[name], "what": info.description}
+        for name, info in Settings.model_fields.items()
+    ]
+    _print(rows, as_json, lambda: inspection.table("Settings", rows))
+
+
+@cli.command(epilog="Example: tickloom version --json")
+def version(as_json: JsonFlag = False) -> None:
+    """Show the version, and those of the libraries that matter."""
+    from stream import inspection
+
+    versions = inspection.versions()
+    _print(versions, as_json, lambda: inspection.record_table("tickloom", versions))
+
+
+def main() -> None:
+    """Run the command line; an error of ours is one line and an exit code, not a traceback."""
+    try:
+        cli()
+    except TickloomError as error:
+        typer.echo(f"tickloom: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+if __name__ == "__main__":
+    main()
