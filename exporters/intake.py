@@ -1,0 +1,122 @@
+"""From Kafka messages to prediction rows that may be trusted: the door of every exporter.
+
+A block that cannot be read, or a row that cannot be true, is counted, logged with where it stands, and left out; it
+stays in Kafka for whoever wants to look. Nothing that comes in through here can stop an exporter.
+"""
+
+import logging
+from collections.abc import Iterable
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.metrics import IntakeMetrics
+from exporters.sequence import Accepted, Sequencer
+from stream.errors import RecordError
+from stream.records import PREDICTION, SYMBOL_BYTES, Records, decode_block
+
+logger = logging.getLogger(__name__)
+
+# What `sequence` packs a position into: offsets below 2**47, blocks of less than 2**16 records.
+_OFFSETS: Final = 1 << 47
+_INDICES: Final = 1 << 16
+_FINITE: Final = ("ref_price", "p_down", "p_flat", "p_up", "expected_return_bps")
+_REASONS_LOGGED: Final = 20  # lines about bad input; after that it is only counted
+
+
+class Message(Protocol):
+    """A Kafka message, as far as an exporter needs it."""
+
+    @property
+    def partition(self) -> int: ...
+
+    @property
+    def offset(self) -> int: ...
+
+    @property
+    def value(self) -> bytes | None: ...
+
+
+class Intake:
+    """Decodes, checks and deduplicates what comes out of the ``predictions`` topic."""
+
+    def __init__(self, metrics: IntakeMetrics) -> None:
+        self._sequencer = Sequencer()
+        self._metrics = metrics
+        self._logged = 0
+
+    def read(self, partition: int, messages: Iterable[Message]) -> Accepted:
+        """Return the new rows of some messages of one partition, in order."""
+        rows = self.decode(messages)
+        accepted = self._sequencer.accept(partition, rows)
+        self._metrics.on_accepted(accepted)
+        if accepted.missing:
+            logger.error(
+                "%d predictions are missing in partition %d: Kafka lost them before we read, or none were sent",
+                accepted.missing,
+                partition,
+            )
+        if accepted.restarts:
+            logger.error("the engine numbers %d symbols of partition %d anew", accepted.restarts, partition)
+        return accepted
+
+    def forget(self, partition: int) -> None:
+        """Know nothing of a partition's symbols: somebody else may have gone on with them."""
+        self._sequencer.forget(partition)
+
+    def forget_everything(self) -> None:
+        """Start anew: everything that comes is new."""
+        self._sequencer = Sequencer()
+
+    def decode(self, messages: Iterable[Message]) -> Records:
+        """Return every row that can be read and can be true, in order: ``PREDICTION[N]``."""
+        blocks = []
+        for message in messages:
+            try:
+                rows = decode_block(message.value or b"", PREDICTION)
+            except RecordError as error:
+                self._metrics.on_bad_block(type(error).__name__)
+                self._log("block %d of partition %d is left out: %s", message.offset, message.partition, error)
+                continue
+            possible = plausible(rows)
+            if not possible.all():
+                bad = int((~possible).sum())
+                self._metrics.on_bad_rows(bad)
+                first = rows[~possible][0]
+                self._log(
+                    "%d rows of block %d of partition %d are left out; the first is %s",
+                    bad,
+                    message.offset,
+                    message.partition,
+                    first,
+                )
+                rows = rows[possible]
+            blocks.append(rows)
+        if not blocks:
+            return np.zeros(0, PREDICTION)
+        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+    def _log(self, text: str, *values: object) -> None:
+        self._logged += 1
+        if self._logged <= _REASONS_LOGGED:
+            logger.warning(text, *values)
+        if self._logged == _REASONS_LOGGED:
+            logger.warning("from here on, bad input is only counted: see tickloom_bad_blocks_total")
+
+
+def plausible(rows: Records) -> NDArray[np.bool_]:
+    """Return which ``PREDICTION[N]`` rows can be true: ``bool[N]``.
+
+    A symbol is printable ASCII, a seq starts at 1, prices and probabilities are finite, a position is in bounds.
+    """
+    symbol = np.ascontiguousarray(rows["symbol"]).view(np.uint8).reshape(len(rows), SYMBOL_BYTES)
+    printable = (symbol >= 33) & (symbol <= 126)
+    # Zeros only as padding: no printable character stands after a zero, and every byte is one or the other.
+    good: NDArray[np.bool_] = (printable | (symbol == 0)).all(axis=1) & printable[:, 0]
+    good &= ~(printable[:, 1:] & ~printable[:, :-1]).any(axis=1)
+    good &= (rows["seq"] >= 1) & (rows["seq"] < 1 << 53)  # 2**53: readers with doubles count exactly up to there
+    good &= (rows["source_offset"] >= 0) & (rows["source_offset"] < _OFFSETS) & (rows["source_index"] < _INDICES)
+    for name in _FINITE:
+        good &= np.isfinite(rows[name])
+    return good
