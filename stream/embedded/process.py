@@ -117,6 +117,11 @@ class Child:
         """Whether the process runs."""
         return self._process.poll() is None
 
+    @property
+    def returncode(self) -> int | None:
+        """How it ended (minus the signal that ended it), or None while it runs."""
+        return self._process.poll()
+
     def logged(self) -> str:
         """What this run has written to its log so far (of a long log, the last 16 KiB)."""
         with self.log_path.open("rb") as log:
