@@ -136,12 +136,14 @@ def encode_block(records: Records) -> bytes:
         records: ``TICK[N]``, ``PREDICTION[N]`` or ``REJECTED[N]``, 1 <= N <= MAX_BLOCK_RECORDS.
 
     Raises:
-        RecordError: no such record, or N is out of bounds.
+        RecordError: no such record, not one-dimensional, or N is out of bounds.
     """
     try:
         kind, version = _KINDS[records.dtype]
     except KeyError:
         raise RecordError(f"a block holds TICK, PREDICTION or REJECTED records, not {records.dtype}") from None
+    if records.ndim != 1:
+        raise RecordError(f"a block is a one-dimensional array of records, not one of shape {records.shape}")
     if not 1 <= len(records) <= MAX_BLOCK_RECORDS:
         raise RecordError(f"a block holds 1 to {MAX_BLOCK_RECORDS} records, not {len(records)}")
     header = np.array((MAGIC, kind, version, len(records), records.dtype.itemsize), HEADER)
