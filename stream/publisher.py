@@ -1,0 +1,308 @@
+"""From arrays of ticks to blocks in Kafka: linger, send in order, wait for every acknowledgement.
+
+What a source hands to `TickPublisher.publish` is kept until the brokers have acknowledged it. A send that fails
+for good is never passed over: the publisher stops, and `publish` and `flush` raise until `restart` has replaced
+the producer and sent again, in order, all that is unacknowledged. Some of it may then stand in Kafka twice; lanes
+drop a tick whose ``source_seq`` they have seen, so it still counts once.
+
+Retries with one and the same idempotent producer are not enough: after an answer that leaves open whether a batch
+was written, its sequence numbers no longer agree with the broker's. The instance is discarded, as Jepsen's report
+on Kafka clients advises.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final, Self
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import ProducerClosed
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from stream.errors import SinkError, SinkUnavailable
+from stream.records import MAX_BLOCK_RECORDS, Records, encode_block
+from stream.sources.pending import PendingTicks
+from stream.sources.producer import as_sink_error, discard_producer, open_producer
+from stream.topics import TICKS
+
+logger = logging.getLogger(__name__)
+
+# Blocks sent and not acknowledged: 27 MB when all are full. Beyond it ticks gather in fuller blocks.
+_MAX_UNACKNOWLEDGED_BLOCKS: Final = 64
+# Ticks accepted and not sent. Beyond it `publish` waits: this is the back-pressure.
+_MAX_PENDING_TICKS: Final = 64 * MAX_BLOCK_RECORDS
+
+
+@dataclass(frozen=True)
+class Acknowledged:
+    """The last block of a partition that the brokers have acknowledged."""
+
+    offset: int  # of the block in its partition; -1 when the broker did not tell
+    source_seq: int  # of the block's last tick
+
+
+@dataclass(frozen=True)
+class _Sent:
+    """A block on its way."""
+
+    partition: int
+    block: bytes
+    ticks: int
+    source_seq: int
+    sent_s: float
+
+
+class PublisherMetrics:
+    """What a publisher counts. One object for the life of the process."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.ticks = Counter("tickloom_published_ticks", "Ticks that Kafka has acknowledged", registry=registry)
+        self.blocks = Counter("tickloom_published_blocks", "Blocks that Kafka has acknowledged", registry=registry)
+        self.bytes = Counter("tickloom_published_bytes", "Bytes that Kafka has acknowledged", registry=registry)
+        self.failures = Counter(
+            "tickloom_publish_failures", "Blocks that were not acknowledged", ["error"], registry=registry
+        )
+        self.unacknowledged = Gauge(
+            "tickloom_unacknowledged_blocks", "Blocks sent and not acknowledged", registry=registry
+        )
+
+
+class TickPublisher:
+    """Publishes ticks to Kafka in blocks; an async context manager.
+
+    The order of the ticks of a partition in Kafka is the order of the calls of `publish`.
+    """
+
+    def __init__(
+        self,
+        bootstrap: str,
+        partitions: int,
+        linger_ms: float,
+        metrics: PublisherMetrics,
+        topic: str = TICKS,
+        compression: str | None = None,
+    ) -> None:
+        """Make the publisher; entering it connects.
+
+        Args:
+            bootstrap: ``HOST:PORT[,HOST:PORT]`` of the brokers.
+            partitions: that the topic has.
+            linger_ms: how long a tick waits for others to fill its block.
+            metrics: where it counts.
+            topic: that it publishes to.
+            compression: None, "lz4", "snappy", "zstd" or "gzip".
+        """
+        self.metrics = metrics
+        self.partitions = partitions
+        self.published_seq = 0  # source_seq of the last tick that `publish` accepted
+        self._bootstrap = bootstrap
+        self._topic = topic
+        self._linger_s = linger_ms / 1e3
+        self._compression = compression
+        self._pending = PendingTicks(partitions)
+        self._sent: dict[int, _Sent] = {}  # in the order of first sending, which a restart keeps
+        self._sent_count = 0
+        self._acknowledged: list[Acknowledged | None] = [None] * partitions
+        self._flushing = 0
+        self._failure: SinkError | None = None
+        self._producer: AIOKafkaProducer | None = None
+        self._sender: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._wake = asyncio.Event()
+        self._waiters: list[asyncio.Future[None]] = []
+
+    async def __aenter__(self) -> Self:
+        """Connect and start sending.
+
+        Raises:
+            SinkUnavailable: no broker answers, or there is no such topic (yet); try again later.
+            ServerError: the topic has another number of partitions.
+        """
+        await self._open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Disconnect. Only `flush` makes sure that everything is acknowledged: call it before."""
+        await self._close()
+        if self.unacknowledged_ticks:
+            logger.warning("%d ticks were not acknowledged by Kafka", self.unacknowledged_ticks)
+
+    @property
+    def unacknowledged_ticks(self) -> int:
+        """Ticks that were accepted and are not acknowledged."""
+        return self._pending.count + sum(sent.ticks for sent in self._sent.values())
+
+    @property
+    def stalled_s(self) -> float:
+        """How long the oldest block has waited for its acknowledgement, in seconds; 0 when none waits."""
+        oldest = next(iter(self._sent.values()), None)
+        return 0.0 if oldest is None else time.monotonic() - oldest.sent_s
+
+    def acknowledged(self, partition: int) -> Acknowledged | None:
+        """Return the last acknowledged block of a partition, None before the first."""
+        return self._acknowledged[partition]
+
+    def is_settled(self, partition: int) -> bool:
+        """Whether everything that was accepted for a partition is acknowledged."""
+        return self._pending.is_empty(partition) and all(
+            sent.partition != partition for sent in self._sent.values()
+        )
+
+    async def publish(self, ticks: Records) -> None:
+        """Accept ticks, to be sent at the latest when the linger is over; wait while too many are pending.
+
+        The ticks are accepted even when this raises or is cancelled: do not hand them over again.
+
+        Args:
+            ticks: ``TICK[N]`` of any symbols; must not be changed afterwards.
+
+        Raises:
+            SinkUnavailable: a send failed; `restart` may help.
+            SinkRejected: the brokers will never take what was sent.
+        """
+        if len(ticks):
+            self._accept(ticks)
+        await self._wait_until(lambda: self._failure or self._pending.count < _MAX_PENDING_TICKS)
+        self._raise_failure()
+
+    async def flush(self) -> None:
+        """Send what is pending now and wait until everything is acknowledged. Cancelling it is safe.
+
+        Raises:
+            SinkUnavailable: a send failed; `restart` may help.
+            SinkRejected: the brokers will never take what was sent.
+        """
+        self._flushing += 1
+        self._wake.set()
+        try:
+            await self._wait_until(lambda: self._failure or not (self._pending.count or self._sent))
+        finally:
+            self._flushing -= 1
+        self._raise_failure()
+
+    async def restart(self) -> None:
+        """Discard the producer, connect a new one and send again all that is unacknowledged, in order.
+
+        Raises:
+            SinkUnavailable: no broker answers; try again later. Nothing is forgotten.
+        """
+        await self._close()
+        await self._open()
+
+    def give_up(self, why: str) -> None:
+        """Make every waiting and later `publish` and `flush` raise `SinkUnavailable`, until `restart`."""
+        self._fail(SinkUnavailable(f"{self.unacknowledged_ticks} ticks are not acknowledged: {why}"))
+
+    def _accept(self, ticks: Records) -> None:
+        loop = asyncio.get_running_loop()
+        self._pending.add(ticks, loop.time())
+        self.published_seq = int(ticks["source_seq"][-1])
+        if self._linger_s == 0 or self._pending.has_full_block():
+            self._wake.set()
+        elif self._timer is None:
+            self._timer = loop.call_later(self._linger_s, self._wake.set)
+
+    async def _open(self) -> None:
+        producer = await open_producer(self._bootstrap, self._topic, self.partitions, self._compression)
+        self._producer = producer
+        self._failure = None
+        self._sender = asyncio.create_task(self._send_for_ever(producer), name="tick sender")
+
+    async def _close(self) -> None:
+        self._cancel_timer()
+        if self._sender is not None:
+            self._sender.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._sender
+            self._sender = None
+        if self._producer is not None:
+            producer, self._producer = self._producer, None
+            await discard_producer(producer)
+
+    async def _send_for_ever(self, producer: AIOKafkaProducer) -> None:
+        try:
+            for key, sent in list(self._sent.items()):  # what a producer before this one has left
+                await self._send(producer, key, sent)
+            while True:
+                await self._send_due(producer)
+                await self._wake.wait()
+                self._wake.clear()
+        except Exception as error:  # noqa: BLE001  (nobody awaits this task: whatever ends it must reach `publish`)
+            self._on_error(error)
+
+    async def _send_due(self, producer: AIOKafkaProducer) -> None:
+        loop = asyncio.get_running_loop()
+        self._cancel_timer()
+        for partition in range(self.partitions):
+            while self._pending.is_due(partition, math.inf if self._flushing else loop.time() - self._linger_s):
+                await self._wait_until(lambda: self._failure or len(self._sent) < _MAX_UNACKNOWLEDGED_BLOCKS)
+                if self._failure:
+                    return
+                ticks = self._pending.take(partition)
+                seq = int(ticks["source_seq"][-1])
+                self._sent_count += 1
+                sent = _Sent(partition, encode_block(ticks), len(ticks), seq, time.monotonic())
+                await self._send(producer, self._sent_count, sent)
+                self._notify()
+        oldest_s = self._pending.oldest_s()
+        if oldest_s is not None and self._timer is None:
+            self._timer = loop.call_at(oldest_s + self._linger_s, self._wake.set)
+
+    async def _send(self, producer: AIOKafkaProducer, key: int, sent: _Sent) -> None:
+        # Noted before it is sent: a send that fails or is cancelled must lose neither the block nor its place.
+        self._sent[key] = sent
+        future: asyncio.Future[Any] = await producer.send(self._topic, sent.block, partition=sent.partition)
+        future.add_done_callback(partial(self._on_answer, producer, key))
+        self.metrics.unacknowledged.set(len(self._sent))
+
+    def _on_answer(self, producer: AIOKafkaProducer, key: int, answer: "asyncio.Future[Any]") -> None:
+        error = ProducerClosed() if answer.cancelled() else answer.exception()
+        if producer is not self._producer:  # a discarded producer's answer: the block is sent again anyway
+            return
+        if error is not None:
+            self._on_error(error)
+            return
+        sent = self._sent.pop(key)
+        self._acknowledged[sent.partition] = Acknowledged(answer.result().offset, sent.source_seq)
+        self.metrics.ticks.inc(sent.ticks)
+        self.metrics.blocks.inc()
+        self.metrics.bytes.inc(len(sent.block))
+        self.metrics.unacknowledged.set(len(self._sent))
+        self._notify()
+
+    def _on_error(self, error: BaseException) -> None:
+        self.metrics.failures.labels(type(error).__name__).inc()
+        self._fail(as_sink_error(error, self._topic))
+
+    def _fail(self, failure: SinkError) -> None:
+        # The first failure tells most; those that follow are its consequences.
+        if self._failure is None:
+            self._failure = failure
+            logger.error("%s", failure)
+        self._notify()
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    async def _wait_until(self, reached: Callable[[], object]) -> None:
+        while not reached():
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
+
+    def _notify(self) -> None:
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)

@@ -1,0 +1,78 @@
+"""Ticks that wait for the block that will carry them: one queue for each partition. Pure, no I/O."""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from stream.records import MAX_BLOCK_RECORDS, Records, partition_of
+
+
+@dataclass
+class _Queue:
+    """What waits for one partition: arrays of ticks, each with the time of its arrival."""
+
+    parts: deque[tuple[float, Records]] = field(default_factory=deque)
+    count: int = 0
+
+
+class PendingTicks:
+    """The pending ticks of every partition, in order of arrival."""
+
+    def __init__(self, partitions: int) -> None:
+        self.count = 0
+        self._queues = [_Queue() for _ in range(partitions)]
+
+    def add(self, ticks: Records, now_s: float) -> None:
+        """Split ``TICK[N]`` by partition and queue the parts."""
+        for index, part in self._split(ticks):
+            queue = self._queues[index]
+            queue.parts.append((now_s, part))
+            queue.count += len(part)
+        self.count += len(ticks)
+
+    def has_full_block(self) -> bool:
+        """Whether some partition has as many ticks as a block holds."""
+        return any(queue.count >= MAX_BLOCK_RECORDS for queue in self._queues)
+
+    def is_due(self, partition: int, since_s: float) -> bool:
+        """Whether a partition has a full block, or its oldest tick came at ``since_s`` or before."""
+        queue = self._queues[partition]
+        return queue.count >= MAX_BLOCK_RECORDS or (queue.count > 0 and queue.parts[0][0] <= since_s)
+
+    def is_empty(self, partition: int) -> bool:
+        """Whether nothing waits for a partition."""
+        return self._queues[partition].count == 0
+
+    def oldest_s(self) -> float | None:
+        """Return when the oldest pending tick came, None when nothing is pending."""
+        return min((queue.parts[0][0] for queue in self._queues if queue.count), default=None)
+
+    def take(self, partition: int) -> Records:
+        """Remove and return the oldest ticks of a partition that is not empty, as many as a block holds."""
+        queue = self._queues[partition]
+        taken: list[Records] = []
+        room = MAX_BLOCK_RECORDS
+        while queue.parts and room:
+            came_s, head = queue.parts.popleft()
+            if len(head) > room:
+                queue.parts.appendleft((came_s, head[room:]))
+                head = head[:room]
+            taken.append(head)
+            room -= len(head)
+        queue.count -= MAX_BLOCK_RECORDS - room
+        self.count -= MAX_BLOCK_RECORDS - room
+        return taken[0] if len(taken) == 1 else np.concatenate(taken)
+
+    def _split(self, ticks: Records) -> list[tuple[int, Records]]:
+        if len(self._queues) == 1:
+            return [(0, ticks)]
+        partitions = partition_of(ticks["symbol"], len(self._queues))
+        if len(ticks) == 1:
+            return [(int(partitions[0]), ticks)]
+        # 16-bit keys get a radix sort, and np.take beats indexing for records: 12 ns a tick against 175.
+        ordered = np.take(ticks, np.argsort(partitions.astype(np.uint16), kind="stable"))
+        ends = np.cumsum(np.bincount(partitions, minlength=len(self._queues)))
+        starts = ends - np.diff(ends, prepend=0)
+        bounds = zip(starts, ends, strict=True)
+        return [(index, ordered[start:end]) for index, (start, end) in enumerate(bounds) if end > start]

@@ -1,0 +1,93 @@
+"""One instance of an idempotent Kafka producer: how it is opened, how it is discarded, what its errors mean."""
+
+import asyncio
+import logging
+from typing import Final
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    KafkaError,
+    OutOfOrderSequenceNumber,
+    ProducerClosed,
+    ProducerFenced,
+    UnknownProducerId,
+)
+
+from stream.errors import ServerError, SinkError, SinkRejected, SinkUnavailable
+
+logger = logging.getLogger(__name__)
+
+# aiokafka puts blocks for one partition into one batch, and the broker's limit (message.max.bytes, 1,048,588 by
+# default) is for the batch: two full blocks of 426 KB fit.
+_MAX_BATCH_BYTES: Final = 1_000_000
+# How long a producer that is being discarded may try to end in an orderly way.
+_DISCARD_S: Final = 2.0
+
+# A new producer may succeed where these ended the old one; errors that are `retriable` in aiokafka join them.
+_FATAL_TO_THE_PRODUCER: Final = (
+    OutOfOrderSequenceNumber,
+    UnknownProducerId,
+    InvalidProducerEpoch,
+    ProducerFenced,
+    ProducerClosed,
+)
+
+
+async def open_producer(bootstrap: str, topic: str, partitions: int, compression: str | None) -> AIOKafkaProducer:
+    """Connect a producer for blocks and check that the topic is what we think.
+
+    Raises:
+        SinkUnavailable: no broker answers, or there is no such topic (yet); try again later.
+        ServerError: the topic has another number of partitions.
+    """
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap,
+        client_id="tickloom-source",
+        enable_idempotence=True,
+        acks="all",
+        linger_ms=0,
+        max_batch_size=_MAX_BATCH_BYTES,
+        max_request_size=_MAX_BATCH_BYTES,
+        compression_type=compression,
+    )
+    try:
+        await producer.start()
+        seen = len(await producer.partitions_for(topic))
+        if seen != partitions:
+            raise ServerError(
+                f"topic {topic} has {seen} partitions and the setting `partitions` says {partitions}; "
+                "set it to what the topic has"
+            )
+    except KafkaError as error:
+        await discard_producer(producer)
+        raise SinkUnavailable(f"no way to topic {topic} of Kafka at {bootstrap}: {error!r}") from error
+    except BaseException:
+        await discard_producer(producer)
+        raise
+    return producer
+
+
+async def discard_producer(producer: AIOKafkaProducer) -> None:
+    """End a producer whatever state it is in, without waiting long for brokers that do not answer."""
+    stopping = asyncio.create_task(producer.stop())
+    done, _ = await asyncio.wait({stopping}, timeout=_DISCARD_S)
+    if done:
+        if stopping.exception() is not None:
+            logger.debug("a discarded producer ended with %r", stopping.exception())
+        return
+    # `stop` waits for acknowledgements without limit, and nothing public ends that.
+    stopping.cancel()
+    sender_task = producer._sender.sender_task  # noqa: SLF001
+    await producer.client.close()
+    if sender_task is not None:
+        sender_task.cancel()
+        await asyncio.wait({sender_task, stopping}, timeout=_DISCARD_S)
+
+
+def as_sink_error(error: BaseException, topic: str) -> SinkError:
+    """Say whether a new producer may succeed after this error (`SinkUnavailable`) or not (`SinkRejected`)."""
+    seen = f"Kafka did not take a block of {topic}: {error!r}"
+    if isinstance(error, _FATAL_TO_THE_PRODUCER) or getattr(error, "retriable", False):
+        return SinkUnavailable(seen)
+    return SinkRejected(seen)
