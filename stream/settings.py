@@ -18,6 +18,7 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -27,13 +28,16 @@ from stream.errors import SettingsError
 PREFIX = "TICKLOOM_"
 CONFIG_VARIABLE = "TICKLOOM_CONFIG"
 
+# The model that comes with tickloom.
+_CHAMPION = Path(__file__).resolve().parent.parent / "models" / "champion" / "model.onnx"
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Settings(BaseModel):
     """Everything that can be set. ``None`` for a server's address means: start the embedded one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, hide_input_in_errors=True)
 
     # Where things are.
     data_dir: Path = Field(Path(".tickloom"), description="everything that the embedded servers and workers keep")
@@ -45,20 +49,22 @@ class Settings(BaseModel):
     # Topics.
     partitions: int = Field(4, ge=1, le=1024, description="partitions of every topic: the number of lanes")
     replication: int = Field(1, ge=1, le=9, description="replicas of every topic")
-    retention_hours: float = Field(24.0, gt=0, description="how long ticks and predictions stay in Kafka")
+    retention_hours: float = Field(24.0, gt=0, le=1e6, description="how long ticks and predictions stay in Kafka")
     source_port: Port = Field(0, description="metrics and health of a source; 0 picks a free port")
     linger_ms: float = Field(1.0, ge=0, le=1000, description="how long a source waits to fill a block")
 
     # Worker.
-    model: Path = Field(Path("models/champion/model.onnx"), description="the ONNX step model to serve")
+    model: Path = Field(_CHAMPION, description="the ONNX step model to serve")
     worker_name: str = Field("worker-1", pattern=r"^[A-Za-z0-9._-]+$", description="unique among workers")
     worker_port: Port = Field(0, description="metrics and health of the worker; 0 picks a free port")
     checkpoint_s: float = Field(1.0, ge=0.05, le=60, description="how often state goes to the changelog")
     fetch_wait_ms: int = Field(20, ge=1, le=1000, description="how long the broker may hold a fetch open")
     standby_replicas: int = Field(1, ge=0, le=4, description="workers that keep a copy of another's state")
     session_timeout_s: float = Field(10.0, ge=1, le=300, description="a silent worker loses its lanes after this")
-    lateness_s: float = Field(5.0, ge=0, description="a tick this much older than the symbol's newest is late")
-    future_s: float = Field(5.0, ge=0, description="a tick this much ahead of our clock is refused")
+    lateness_s: float = Field(
+        5.0, ge=0, le=1e9, description="a tick this much older than the symbol's newest is late"
+    )
+    future_s: float = Field(5.0, ge=0, le=1e9, description="a tick this much ahead of our clock is refused")
 
     # Ways out.
     exporter_port: Port = Field(0, description="metrics and health of an exporter; 0 picks a free port")
@@ -84,16 +90,25 @@ class Settings(BaseModel):
     def _host_port(cls, value: str | None) -> str | None:
         for address in [] if value is None else value.split(","):
             host, _, port = address.rpartition(":")
-            if not host or not port.isdigit():
-                raise ValueError("HOST:PORT, or several with commas between")
+            if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+                raise ValueError("HOST:PORT, or several with commas between; a port is 1 to 65535")
         return value
 
     @field_validator("clickhouse", "redis")
     @classmethod
-    def _url(cls, value: SecretStr | None) -> SecretStr | None:
-        schemes = ("clickhouse://", "clickhouses://", "redis://", "rediss://")
+    def _url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        # redis:// and rediss://, clickhouse:// and clickhouses://: with TLS where it ends in s.
+        schemes = (f"{info.field_name}://", f"{info.field_name}s://")
         if value is not None and not value.get_secret_value().startswith(schemes):
-            raise ValueError("a URL: clickhouse[s]://... or redis[s]://...")
+            raise ValueError(f"a URL: {schemes[0]}... or, with TLS, {schemes[1]}...")
+        return value
+
+    @field_validator("feed_token")
+    @classmethod
+    def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
+        # An unset variable that a compose file passes on arrives as an empty one.
+        if value is not None and not value.get_secret_value().strip():
+            raise ValueError("a token that is not blank, or none at all")
         return value
 
     @model_validator(mode="after")

@@ -1,0 +1,286 @@
+"""`tickloom demo`: everything on one machine, started in order, watched, shown, and stopped in order.
+
+Each role runs as the process that it is in production, from the same command line; the demo only adds the
+embedded servers, restarts what dies, and looks.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import re
+import shutil
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import clickhouse_driver.errors
+import redis
+from pydantic import SecretStr
+from rich.console import Console
+from rich.live import Live
+
+from stream.demo.listener import FeedView, listen
+from stream.demo.outcome import Outcome, read_outcome, summary, without_password
+from stream.demo.parts import Part, Role
+from stream.demo.view import Glance, Rates, render
+from stream.embedded.ports import answers, free_port
+from stream.embedded.servers import EmbeddedServers
+from stream.errors import ServerError, SettingsError
+from stream.settings import Settings
+from stream.topics import create_topics
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.5
+_READY_S = 120.0  # the first start compiles the kernels
+_DRAIN_S = 60.0
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What `tickloom demo` was asked for."""
+
+    replay: Path | None
+    day: str | None
+    speed: str
+    rate_per_s: float
+    for_s: float | None
+    workers: int
+    fresh: bool
+    as_json: bool
+
+    @property
+    def source(self) -> str:
+        """A title for the source, which says whether it is real."""
+        if self.replay is None:
+            return "simulated market"
+        return f"replay of {self.replay}" + (f", {self.day}" if self.day else "")
+
+    def directory(self, data_dir: Path) -> Path:
+        """Where this demo keeps its data: one place for each source, so that none mixes with another."""
+        if self.replay is None:
+            return data_dir / "demo" / "simulator"
+        slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{self.replay.name}-{self.day or 'all'}").strip("-")
+        return data_dir / "demo" / f"replay-{slug}"
+
+
+def run_demo(settings: Settings, options: DemoOptions) -> int:
+    """Run the demo until it is stopped; return the exit code.
+
+    Raises:
+        TickloomError: something did not start.
+    """
+    if options.day is not None and options.replay is None:
+        raise SettingsError("--day selects a day of a replay; give --replay DIRECTORY as well")
+    return asyncio.run(_Demo(settings, options).run())
+
+
+class _Demo:
+    def __init__(self, settings: Settings, options: DemoOptions) -> None:
+        self.options = options
+        self.root = options.directory(settings.data_dir.resolve())
+        self.settings = settings.model_copy(update={"data_dir": self.root})
+        self.console = Console(stderr=options.as_json)
+        self.parts: list[Part] = []
+        self.feed = FeedView()
+        self.rates = Rates()
+        self.warnings: list[str] = []
+        self.stop = asyncio.Event()
+        self.started_s = time.monotonic()
+        self.servers: EmbeddedServers
+
+    async def run(self) -> int:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, self.stop.set)
+        if self.options.fresh:
+            shutil.rmtree(self.root, ignore_errors=True)
+        wanted = self.settings
+        self.servers = EmbeddedServers(
+            self.root,
+            kafka=wanted.kafka is None,
+            clickhouse=wanted.clickhouse is None,
+            redis=wanted.redis is None,
+        )
+        try:
+            await asyncio.to_thread(self.servers.start, self._say)
+            self._connect()
+            await self._start_parts()
+            return await self._watch_and_finish()
+        finally:
+            await self._stop_all()
+
+    def _connect(self) -> None:
+        """Fill the addresses of the embedded servers in where none was given."""
+        update: dict[str, Any] = {}
+        if self.servers.kafka is not None:
+            update["kafka"] = self.servers.kafka.bootstrap
+            if self.servers.kafka.degraded_reason is not None:
+                self.warnings.append(self.servers.kafka.degraded_reason)
+        if self.servers.clickhouse is not None:
+            update["clickhouse"] = SecretStr(self.servers.clickhouse.url)
+        if self.servers.redis is not None:
+            update["redis"] = SecretStr(self.servers.redis.url)
+        if self.settings.gateway_port == 0 or answers(self.settings.gateway_port):
+            update["gateway_port"] = free_port()
+        self.settings = self.settings.model_copy(update=update)
+
+    async def _start_parts(self) -> None:
+        settings = self.settings
+        assert settings.kafka is not None  # noqa: S101  (given, or filled in by `_connect`)
+        await create_topics(settings.kafka, settings.partitions, settings.replication, settings.retention_hours)
+        roles = [
+            Role(f"worker-{number}", ["worker", "--name", f"worker-{number}"], {})
+            for number in range(1, self.options.workers + 1)
+        ]
+        roles += [
+            Role("redis", ["export", "redis"], {}),
+            Role("clickhouse", ["export", "clickhouse"], {}),
+            Role("gateway", ["gateway"], {}),
+        ]
+        self._say("starting workers, exporters and the gateway (the first start compiles the kernels)")
+        await self._start([Part(role, settings, self.root) for role in roles])
+        self._say(f"starting the source: {self.options.source}")
+        await self._start([Part(self._source(), settings, self.root)])
+
+    def _source(self) -> Role:
+        if self.options.replay is None:
+            return Role("source", ["ingest", "simulator", "--rate", str(self.options.rate_per_s)], {})
+        arguments = ["replay", str(self.options.replay), "--speed", self.options.speed]
+        if self.options.day is not None:
+            arguments += ["--day", self.options.day]
+        return Role("source", arguments, {}, ends_by_itself=True)
+
+    async def _start(self, parts: list[Part]) -> None:
+        self.parts += parts
+        deadline_s = time.monotonic() + _READY_S
+        for part in parts:
+            part.start()
+        async with aiohttp.ClientSession() as session:
+            while not self.stop.is_set() and not all(part.healthy or part.finished for part in parts):
+                for part in parts:
+                    part.check_started()
+                    await part.poll(session)
+                    if part.role.ends_by_itself:
+                        part.restart_if_dead()
+                if time.monotonic() > deadline_s:
+                    late = next(part for part in parts if not part.healthy)
+                    raise ServerError(
+                        f"{late.role.name} is not ready after {_READY_S:.0f} s: "
+                        f"{late.health.get('problems')}; its log ends with:\n{late.last_lines()}"
+                    )
+                await asyncio.sleep(0.1)
+
+    async def _watch_and_finish(self) -> int:
+        token = self.settings.feed_token
+        host, port = self.settings.host, self.settings.gateway_port
+        secret = None if token is None else token.get_secret_value()
+        listener = asyncio.create_task(listen(f"ws://{host}:{port}/feed", secret, self.feed))
+        try:
+            async with aiohttp.ClientSession() as session:
+                await self._watch(session)
+                watched_s = time.monotonic() - self.started_s
+                outcome = await self._drain(session)
+        finally:
+            listener.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await listener
+        return self._report(watched_s, outcome)
+
+    async def _watch(self, session: aiohttp.ClientSession) -> None:
+        """Look at everything twice a second until it is time to stop."""
+        live = Live(console=self.console, auto_refresh=False, screen=False)
+        quiet = self.options.as_json or not self.console.is_terminal
+        with contextlib.nullcontext() if quiet else live:
+            begun_s = time.monotonic()
+            while not self.stop.is_set():
+                await self._look(session)
+                if not quiet:
+                    live.update(render(self._glance(), self.parts, self.feed, self.rates), refresh=True)
+                if self.options.for_s is not None and time.monotonic() - begun_s >= self.options.for_s:
+                    return
+                if self.parts[-1].finished and self.options.for_s is None and quiet:
+                    return  # an unattended replay is over
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self.stop.wait(), _POLL_S)
+
+    async def _look(self, session: aiohttp.ClientSession) -> None:
+        await asyncio.gather(*(part.poll(session) for part in self.parts))
+        for part in self.parts:
+            part.restart_if_dead()
+        if not self.servers.alive():
+            await asyncio.to_thread(self.servers.revive, self._say)
+
+    def _glance(self) -> Glance:
+        settings = self.settings
+        assert settings.clickhouse is not None  # noqa: S101
+        assert settings.redis is not None  # noqa: S101
+        servers = {
+            "kafka": settings.kafka or "",
+            "redis": without_password(settings.redis.get_secret_value()),
+            "clickhouse": without_password(settings.clickhouse.get_secret_value()),
+        }
+        return Glance(
+            f"tickloom: {self.options.source}",
+            f"http://{settings.host}:{settings.gateway_port}/",
+            self.warnings,
+            servers,
+            time.monotonic() - self.started_s,
+        )
+
+    async def _drain(self, session: aiohttp.ClientSession) -> Outcome | None:
+        """Stop the source, let everything that is under way arrive, and count what has arrived."""
+        source, others = self.parts[-1], self.parts[:-1]
+        await source.poll(session)
+        await asyncio.to_thread(source.stop)
+        deadline_s = time.monotonic() + _DRAIN_S
+        outcome: Outcome | None = None
+        while time.monotonic() < deadline_s:
+            await asyncio.gather(*(part.poll(session) for part in others))
+            before = outcome
+            with contextlib.suppress(OSError, redis.RedisError, clickhouse_driver.errors.Error):
+                outcome = await read_outcome(self.settings)
+            complete = outcome is not None and outcome.redis_latest_seq_sum == outcome.clickhouse_distinct
+            if complete and before == outcome:
+                break
+            await asyncio.sleep(1.0)
+        return outcome
+
+    def _report(self, seconds: float, outcome: Outcome | None) -> int:
+        good = outcome is not None and outcome.clickhouse_rows > 0 < outcome.redis_symbols
+        good = good and self.feed.messages > 0
+        if outcome is not None and self.servers.clickhouse is not None and self.servers.redis is not None:
+            # Ours from the first tick on: every sink must hold exactly the same, without gap or double.
+            good = good and outcome.clickhouse_rows == outcome.clickhouse_distinct == outcome.redis_latest_seq_sum
+            good = good and outcome.clickhouse_gaps == 0
+        healths = {part.role.name: part.health for part in self.parts}
+        result = summary(
+            seconds,
+            self.options.source,
+            healths,
+            outcome,
+            websocket_messages=self.feed.messages,
+            websocket_symbols=len(self.feed.latest),
+            restarts=sum(part.restarts for part in self.parts),
+            warnings=self.warnings,
+            ok=good,
+        )
+        if self.options.as_json:
+            print(json.dumps(result))
+        else:
+            self.console.print_json(data=result)
+            self.console.print(f"the data stays in {self.root}; the next demo goes on from here")
+        return 0 if good else 1
+
+    async def _stop_all(self) -> None:
+        self._say("stopping")
+        # In the direction of the data, so that each takes what the one before it still sent.
+        for part in [*self.parts[-1:], *self.parts[:-1]]:
+            await asyncio.to_thread(part.stop)
+        await asyncio.to_thread(self.servers.stop)
+
+    def _say(self, line: str) -> None:
+        self.console.print(f"[dim]{time.monotonic() - self.started_s:6.1f} s[/dim]  {line}", highlight=False)
