@@ -12,13 +12,15 @@ position 0) is written before the first tick, so "no bookmark" means "no tick". 
 one costs a longer read of the tail and never a wrong answer.
 """
 
+import asyncio
 import logging
+import time
 from typing import Self
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from numpy.typing import NDArray
 
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 # The broker answers a fetch at once while there is something to read; this bounds the wait for an empty tail.
 _FETCH_WAIT_MS = 50
+# A new broker makes its topic of offsets when it is first asked for it, which takes a second or two.
+_COORDINATOR_S = 15.0
 
 
 class Bookmarks:
@@ -137,12 +141,19 @@ class Bookmarks:
 
     async def _read_saved(self) -> dict[TopicPartition, OffsetAndMetadata]:
         admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id=self.group)
+        deadline_s = time.monotonic() + _COORDINATOR_S
         try:
             await admin.start()
-            saved = await admin.list_consumer_group_offsets(self.group, partitions=self._parts)
+            while True:
+                try:
+                    saved = await admin.list_consumer_group_offsets(self.group, partitions=self._parts)
+                    return {part: bookmark for part, bookmark in saved.items() if bookmark.offset >= 0}
+                except GroupCoordinatorNotAvailableError:
+                    if time.monotonic() > deadline_s:
+                        raise
+                    await asyncio.sleep(0.1)
         finally:
             await admin.close()
-        return {part: bookmark for part, bookmark in saved.items() if bookmark.offset >= 0}
 
     def _connected(self) -> AIOKafkaConsumer:
         if self._consumer is None:
