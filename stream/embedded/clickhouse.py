@@ -21,7 +21,11 @@ _CONFIG = """<clickhouse>
     <log-level>warning</log-level>
     <logger>
         <log>{log}</log>
-        <errorlog>{log}</errorlog>
+        <size>16M</size>
+        <count>1</count>
+        <levels>
+            <logger><name>BackgroundSchedulePool/BgSchPool</name><level>error</level></logger>
+        </levels>
     </logger>
     <max_server_memory_usage>{memory_bytes}</max_server_memory_usage>
     <mark_cache_size>67108864</mark_cache_size>
@@ -36,25 +40,29 @@ _CONFIG = """<clickhouse>
 </clickhouse>
 """
 # Two users without a password, on the loopback only: one for tickloom, and one to look but not touch. `readonly` 2
-# lets an analyst change the settings of a query, within the limits of the constraints.
+# lets an analyst change the settings of a query, within the limits of the constraints; these have a minimum because
+# 0 means "no limit". `poll_interval` is how long an idle connection takes to notice that the server stops: 10 s by
+# default, and the stop waits 5 s for it.
 _USERS = """<clickhouse>
     <profiles>
         <default>
             <implicit_select>0</implicit_select>
+            <poll_interval>1</poll_interval>
             <async_insert>0</async_insert>
         </default>
         <analyst>
             <readonly>2</readonly>
             <implicit_select>0</implicit_select>
+            <poll_interval>1</poll_interval>
             <max_execution_time>60</max_execution_time>
             <max_memory_usage>1073741824</max_memory_usage>
             <max_threads>2</max_threads>
-            <max_result_rows>1000000</max_result_rows>
+            <max_result_rows>10000000</max_result_rows>
             <constraints>
-                <max_execution_time><max>60</max></max_execution_time>
-                <max_memory_usage><max>1073741824</max></max_memory_usage>
-                <max_threads><max>2</max></max_threads>
-                <max_result_rows><max>1000000</max></max_result_rows>
+                <max_execution_time><min>1</min><max>60</max></max_execution_time>
+                <max_memory_usage><min>1</min><max>1073741824</max></max_memory_usage>
+                <max_threads><min>1</min><max>2</max></max_threads>
+                <max_result_rows><min>1</min><max>10000000</max></max_result_rows>
             </constraints>
         </analyst>
     </profiles>
@@ -70,6 +78,10 @@ _USERS = """<clickhouse>
             <networks><ip>127.0.0.1</ip></networks>
             <profile>analyst</profile>
             <quota>default</quota>
+            <!-- No more than these: without a list it could also read files and URLs through table functions. -->
+            <grants>
+                <query>GRANT SELECT, SHOW, dictGet ON *.*</query>
+            </grants>
         </analyst>
     </users>
     <quotas><default></default></quotas>

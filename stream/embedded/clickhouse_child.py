@@ -56,8 +56,10 @@ def main() -> None:
     statements = _STATEMENTS.format(pipe=pipe.resolve())
 
     def serve() -> None:
-        engine.query(statements, _FORMAT, path="data")
-        os.write(tell, b"x")
+        try:
+            engine.query(statements, _FORMAT, path="data")
+        finally:
+            os.write(tell, b"x")
 
     server = threading.Thread(target=serve, daemon=True)
     server.start()

@@ -1,5 +1,6 @@
 """Find a Java that runs Apache Kafka 4: version 17 or newer."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -19,10 +20,11 @@ class KafkaUnavailable(ServerError):
 
 @dataclass(frozen=True)
 class Java:
-    """A ``java`` command and its version, like ``17.0.15``."""
+    """A ``java`` command, its version like ``17.0.15``, and a short name of its very build."""
 
     command: Path
     version: str
+    build: str
 
 
 def find_java() -> Java:
@@ -46,4 +48,5 @@ def find_java() -> Java:
     version, major = seen.groups()
     if int(major) < MINIMUM_JAVA:
         raise KafkaUnavailable(f"{found} is Java {version}; Apache Kafka needs Java {MINIMUM_JAVA} or newer")
-    return Java(Path(found), version)
+    build = hashlib.sha256((answer.stderr + answer.stdout).encode()).hexdigest()[:8]
+    return Java(Path(found), version, build)

@@ -102,6 +102,7 @@ class EmbeddedServer(ABC):
         """
         if self.alive():
             raise ServerError(f"the embedded {self.name} already runs as process {self.pid}")
+        self.kill()  # lets go of what is left of a child that has died without being asked to
         self._lock.acquire(_LOCK_PATIENCE_S, f"the data directory {self.home}")
         try:
             self.home.mkdir(parents=True, exist_ok=True)
