@@ -151,6 +151,13 @@ class Windows:
         self._reason = np.zeros(size, np.uint8)
 
 
+def compile_kernels() -> None:
+    """Compile the kernel, or load it from numba's cache, now rather than at the first tick: some 10 s."""
+    windows = Windows(0, 0, max_symbols=1)
+    windows.step(np.zeros(1, TICK), np.zeros(1, np.int64), 0)
+    windows.load(windows.states[:0])
+
+
 @njit(cache=True, inline="always")
 def _hash(words: Any) -> Any:
     value = words[0] ^ (words[1] * uint64(0x9E3779B97F4A7C15)) ^ (words[2] * uint64(0xC2B2AE3D27D4EB4F))

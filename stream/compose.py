@@ -14,13 +14,14 @@ from prometheus_client import CollectorRegistry
 from agents.lane import Lane
 from agents.lanes import Lanes
 from agents.metrics import LaneMetrics
-from agents.windows import Windows
+from agents.windows import Windows, compile_kernels
 from models.predictor import load_predictor
 from stream.app import create_app
 from stream.clock import NS_PER_S
 from stream.errors import InvariantError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
+from stream.topics import await_topics
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +56,9 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         }
 
     async with TelemetryServer(health, registry, figures, settings.host, settings.worker_port):
+        if not await await_topics(settings, health, stop):
+            return
+        compile_kernels()
         await app.start()
         try:
             await app.wait_for_stopped(stop)

@@ -1,13 +1,17 @@
 """The topics, and how each must be created. Faust must never auto-create one: a source topic of one
 partition would crash-loop the worker with PartitionsMismatch."""
 
+import asyncio
+import contextlib
 import logging
 from dataclasses import dataclass, field
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 
-from stream.errors import ServerError
+from stream.errors import ServerError, SettingsError
+from stream.settings import Settings
+from stream.telemetry import Health
 
 logger = logging.getLogger(__name__)
 
@@ -18,6 +22,7 @@ PREDICTIONS = "predictions"
 STATE_TABLE = "windows"
 STATE_CHANGELOG = f"{APP_ID}-{STATE_TABLE}-changelog"
 
+_RETRY_S = 2.0
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -80,3 +85,28 @@ async def create_topics(bootstrap: str, partitions: int, replication: int, reten
         return [spec.name for spec in missing]
     finally:
         await admin.close()
+
+
+async def await_topics(settings: Settings, health: Health, stop: asyncio.Event) -> bool:
+    """Create the topics, and wait for the broker while it is away; return False where ``stop`` came first.
+
+    Raises:
+        SettingsError: ``settings.kafka`` is not set.
+        ServerError: as `create_topics`.
+    """
+    if settings.kafka is None:
+        raise SettingsError(
+            "no Kafka is configured: set TICKLOOM_KAFKA=HOST:PORT or give --kafka; "
+            "`tickloom demo` starts one of its own and shows its address"
+        )
+    while not stop.is_set():
+        try:
+            await create_topics(settings.kafka, settings.partitions, settings.replication, settings.retention_hours)
+        except (KafkaError, OSError) as error:
+            health.fail("kafka", f"no broker answers at {settings.kafka}: {error}")
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), _RETRY_S)
+        else:
+            health.recover("kafka")
+            return True
+    return False
