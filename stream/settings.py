@@ -62,7 +62,7 @@ class Settings(BaseModel):
     standby_replicas: int = Field(1, ge=0, le=4, description="workers that keep a copy of another's state")
     session_timeout_s: float = Field(10.0, ge=1, le=300, description="a silent worker loses its lanes after this")
     lateness_s: float = Field(
-        5.0, ge=0, le=1e9, description="a tick this much older than the symbol's newest is late"
+        5.0, ge=0, le=1e9, description="a tick older than its symbol's newest by more is late"
     )
     future_s: float = Field(5.0, ge=0, le=1e9, description="a tick this much ahead of our clock is refused")
 
