@@ -21,6 +21,8 @@ from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.process_collector import ProcessCollector
 
+from stream.errors import SettingsError
+
 logger = logging.getLogger(__name__)
 
 # 1 us to 17 s in steps of a factor of 2**(1/8) (9 %): fine enough for p99.99, 200 cells small.
@@ -42,22 +44,22 @@ class LatencyHistogram:
         self.sum_ns = 0
 
     def record(self, latencies_ns: NDArray[np.int64]) -> None:
-        """Count ``int64[N]`` latencies in ns; negative ones (a clock went back) count as the smallest."""
+        """Count ``int64[N]`` latencies in ns; negative ones (a clock went back) count as 0."""
         cells = np.searchsorted(_UPPER_NS, latencies_ns, side="left")
         self.counts += np.bincount(cells, minlength=_CELLS)
-        self.sum_ns += int(latencies_ns.sum())
+        self.sum_ns += int(np.maximum(latencies_ns, 0).sum())
 
     def record_one(self, latency_ns: int, count: int = 1) -> None:
         """Count one latency in ns ``count`` times."""
         self.counts[bisect.bisect_left(_UPPER_NS_LIST, latency_ns)] += count
-        self.sum_ns += latency_ns * count
+        self.sum_ns += max(latency_ns, 0) * count
 
     def quantile_ns(self, quantile: float) -> float:
         """Return the upper edge of the cell that holds ``quantile`` (0 to 1), in ns; NaN when empty."""
         total = int(self.counts.sum())
         if total == 0:
             return float("nan")
-        cell = int(np.searchsorted(np.cumsum(self.counts), quantile * total))
+        cell = int(np.searchsorted(np.cumsum(self.counts), max(quantile * total, 1.0)))
         return float(_UPPER_NS[min(cell, _CELLS - 2)])
 
     def summary_us(self) -> dict[str, float]:
@@ -152,14 +154,24 @@ class TelemetryServer:
         self._runner: web.AppRunner | None = None
 
     async def __aenter__(self) -> Self:
-        """Listen."""
+        """Listen.
+
+        Raises:
+            SettingsError: the address is in use, or is not ours to listen on.
+        """
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/health", self._health)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port)
-        await site.start()
+        try:
+            await site.start()
+        except OSError as error:
+            await self._runner.cleanup()
+            raise SettingsError(
+                f"cannot listen on {self.host}:{self.port}: {error.strerror}; set another port, or 0 for any"
+            ) from None
         self.port = self._runner.addresses[0][1]
         logger.info("metrics and health on http://%s:%d", self.host, self.port)
         return self
