@@ -1,0 +1,77 @@
+# Needs make, git, Python 3.11 to 3.13, and for the embedded Kafka a Java 17 or newer and Maven; nothing else.
+# Python's packages go into .venv, exactly as uv.lock says; uv itself comes from the PATH or goes into .tools.
+
+.DEFAULT_GOAL := help
+
+# A Python to use instead of the first fitting one on the PATH: make test PYTHON=python3.12
+PYTHON ?=
+ARGS ?=
+
+export UV_PROJECT_ENVIRONMENT := .venv
+export UV_HTTP_TIMEOUT ?= 300
+unexport VIRTUAL_ENV
+
+uv := $(or $(PYTHON),python3) deploy/uv.py
+use_python := $(if $(PYTHON),--python $(PYTHON))
+bin := .venv/bin
+
+# Make .venv hold what uv.lock says for the flags $(1), and say nothing when it does already. Only `test` removes what
+# is not its own, and it has all that the others need: `make demo` after `make test` changes nothing.
+define sync
+@$(uv) --version >/dev/null
+@$(uv) sync --locked $(use_python) $(1) --check --quiet 2>/dev/null || $(uv) sync --locked $(use_python) $(1)
+endef
+
+.PHONY: help
+help: ## List what there is to make.
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo '  ARGS="..." passes arguments on, as in: make demo ARGS="--for 30", make test ARGS="tests/stream -x"'
+	@echo '  PYTHON=python3.12 chooses a Python.'
+
+.PHONY: demo
+demo: .venv-demo ## Run everything on this machine and watch it; needs no set-up.
+	@$(bin)/tickloom demo $(ARGS)
+
+.PHONY: test
+test: .venv-test ## Run all tests, with real Kafka, ClickHouse and Valkey servers.
+	@$(bin)/python -m pytest $(ARGS)
+
+.PHONY: lint
+lint: .venv-lint ## Check style and types: ruff, mypy --strict.
+	@$(bin)/ruff check .
+	@$(bin)/ruff format --check .
+	@$(bin)/mypy
+
+.PHONY: format
+format: .venv-lint ## Rewrite the code in our style.
+	@$(bin)/ruff check --fix-only --quiet .
+	@$(bin)/ruff format .
+
+.PHONY: env
+env: ## Write .env with fresh secrets for `docker compose up`; keeps what is there.
+	@$(or $(PYTHON),python3) deploy/make_env.py
+
+.PHONY: compose-check
+compose-check: env ## Check docker-compose.yml with the Compose that is installed.
+	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; \
+	  elif command -v docker-compose >/dev/null; then docker-compose config --quiet; \
+	  else echo 'there is neither `docker compose` nor docker-compose on the PATH' >&2; exit 1; fi
+	@echo 'docker-compose.yml is right'
+
+.PHONY: clean
+clean: ## Remove caches and build output; keeps .venv, .env and the demo's data.
+	@find . -name __pycache__ -not -path './.venv/*' -not -path './.tools/*' -prune -exec rm -rf {} +
+	@rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis dist ./*.egg-info
+
+.PHONY: distclean
+distclean: clean ## Also remove .venv and .tools; keeps .env and the demo's data.
+	@rm -rf .venv .tools
+
+.PHONY: .venv-demo .venv-lint .venv-test
+.venv-demo:
+	$(call sync,--extra embedded --no-dev --inexact)
+.venv-lint:
+	$(call sync,--extra embedded --inexact)
+.venv-test:
+	$(call sync,--extra embedded --extra train)
