@@ -27,6 +27,7 @@ class LaneMetrics:
         registry.register(self.stages)
         self.outcomes: dict[str, int] = {}
         self.predicted = 0
+        self.bad_blocks = 0
 
     def on_blocks(self, blocks: int, lane: Lane, output: LaneOutput) -> None:
         """Count what blocks became; ``lane.ticks`` holds their outcomes since the last call."""
@@ -51,4 +52,5 @@ class LaneMetrics:
 
     def on_bad_block(self, error: str) -> None:
         """Count bytes that were not a block of ticks."""
+        self.bad_blocks += 1
         self.blocks.labels(error).inc()

@@ -1,29 +1,21 @@
 """The composition root's processes: each function wires the concrete parts of one role and runs it until ``stop``.
 
 Together with `stream/__main__.py` and `stream/demo/` this is the only place that knows every concrete class;
-nothing imports it.
+nothing imports it. Imports stand inside the functions: an exporter must not wait two seconds for the worker's
+compiler, nor a worker for the exporters' clients.
 """
 
 import asyncio
-import logging
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
-from agents.lane import Lane
-from agents.lanes import Lanes
-from agents.metrics import LaneMetrics
-from agents.windows import Windows, compile_kernels
-from models.predictor import load_predictor
-from stream.app import create_app
 from stream.clock import NS_PER_S
-from stream.errors import InvariantError
+from stream.errors import InvariantError, SettingsError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
 from stream.topics import await_topics
-
-logger = logging.getLogger(__name__)
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
@@ -33,16 +25,23 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         ModelError: the model must not serve.
         TickloomError: whatever stopped the lanes.
     """
-    predictor = load_predictor(Path(settings.model))
+    from agents.lane import Lane
+    from agents.lanes import Lanes
+    from agents.metrics import LaneMetrics
+    from agents.windows import Windows, compile_kernels
+    from models.predictor import load_predictor
+    from stream.app import create_app
+
+    predictor = load_predictor(settings.model)
     health = Health(f"worker {settings.worker_name}")
     registry = CollectorRegistry()
     metrics = LaneMetrics(registry)
-    app = create_app(settings)
 
     def new_lane(partition: int) -> Lane:
         windows = Windows(int(settings.lateness_s * NS_PER_S), int(settings.future_s * NS_PER_S))
         return Lane(partition, windows, predictor)
 
+    app = create_app(settings)
     lanes = Lanes(app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics)
 
     def figures() -> dict[str, Any]:
@@ -50,16 +49,19 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
             "partitions": sorted(lanes.owned),
             "symbols": sum(owned.lane.windows.count for owned in lanes.owned.values()),
             "ticks": metrics.outcomes,
+            "bad_blocks": metrics.bad_blocks,
             "predictions": metrics.predicted,
             "model": f"{predictor.model_id:016x}",
             "stages_us": metrics.stages.summary_us(),
         }
 
+    health.fail("lanes", "starting: kernels are compiled, partitions not assigned yet")
     async with TelemetryServer(health, registry, figures, settings.host, settings.worker_port):
         if not await await_topics(settings, health, stop):
             return
-        compile_kernels()
+        await asyncio.to_thread(compile_kernels)
         await app.start()
+        health.recover("lanes")
         try:
             await app.wait_for_stopped(stop)
         finally:
@@ -68,3 +70,48 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         raise lanes.failure
     if not stop.is_set():
         raise InvariantError(f"Faust stopped by itself: {app.crash_reason!r}") from app.crash_reason
+
+
+async def run_simulator(
+    settings: Settings, stop: asyncio.Event, symbols: list[str], rate_per_s: float, seed: int
+) -> None:
+    """Send a simulated market to Kafka in real time until ``stop`` is set."""
+    from stream.sources import simulator
+
+    await simulator.run_simulator(settings, stop, symbols, rate_per_s, seed)
+
+
+async def run_replay(
+    settings: Settings, stop: asyncio.Event, paths: list[Path], day: str | None, speed: str
+) -> None:
+    """Send historical ticks to Kafka until they are all sent or ``stop`` is set."""
+    from stream.sources import replay
+
+    await replay.run_replay(settings, stop, paths, day, speed)
+
+
+async def run_exchange(settings: Settings, stop: asyncio.Event, venue: str, symbols: list[str]) -> None:
+    """Send live ticks of an exchange to Kafka until ``stop`` is set.
+
+    Raises:
+        SettingsError: no symbols.
+    """
+    if not symbols:
+        raise SettingsError(f"which symbols of {venue}? Give --symbols, with commas between")
+    from stream.sources import exchange
+
+    await exchange.run_exchange(settings, stop, venue, symbols)
+
+
+async def run_exporter(settings: Settings, stop: asyncio.Event, sink: str) -> None:
+    """Write predictions to a sink until ``stop`` is set; then drain and commit."""
+    from exporters import clickhouse_sink, redis_sink
+
+    await {"redis": redis_sink.run_redis, "clickhouse": clickhouse_sink.run_clickhouse}[sink](settings, stop)
+
+
+async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
+    """Serve the feed and the page until ``stop`` is set; then tell the clients and close."""
+    from exporters import gateway
+
+    await gateway.run_gateway(settings, stop)
