@@ -25,7 +25,8 @@ def main() -> None:
     added = [(name, value) for name, value in _ASSIGNMENT.findall(example) if name not in known]
     if not added:
         return
-    text = example if not before else before.rstrip("\n") + "\n" + "".join(f"{name}={value}\n" for name, value in added)
+    lines = "".join(f"{name}={value}\n" for name, value in added)
+    text = before.rstrip("\n") + "\n" + lines if before else example
     new = {name for name, _ in added}
     _write(path, _ASSIGNMENT.sub(lambda found: _filled(found, new), text))
     print(f".env: added {', '.join(name for name, _ in added)}")

@@ -23,7 +23,7 @@ def main() -> None:
     uv = _installed() or _our_own()
     # tickloom never downloads a Python behind anybody's back: it uses what the machine has.
     os.environ.setdefault("UV_PYTHON_DOWNLOADS", "never")
-    os.execv(uv, [uv, *sys.argv[1:]])
+    os.execv(uv, [uv, *sys.argv[1:]])  # noqa: S606  (becoming uv is the purpose)
 
 
 def _installed() -> "str | None":
@@ -50,7 +50,7 @@ def _our_own() -> str:
 
 def _install(home: Path) -> None:
     try:
-        import ensurepip  # noqa: F401, PLC0415  (Debian and Ubuntu take it out of Python)
+        import ensurepip  # noqa: F401  (Debian and Ubuntu take it out of Python)
     except ImportError:
         sys.exit(
             sys.executable + " cannot make virtual environments (there is no ensurepip); install python3-venv "
