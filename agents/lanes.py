@@ -145,7 +145,7 @@ class Lanes:
         message = event.message
         where = f"{message.topic}[{message.partition}]@{message.offset}"
         logger.error("rejected %s: %s", where, error)
-        self.metrics.on_bad_block(type(error).__name__)
+        self.metrics.blocks[type(error).__name__] += 1
         headers = [("tickloom-error", str(error).encode()), ("tickloom-source", where.encode())]
         raw = event.value if isinstance(event.value, bytes) else b""
         owned.sends.append(

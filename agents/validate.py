@@ -27,6 +27,10 @@ from stream.records import Reject
 DUPLICATE: Final = 254  # seen before: dropped, counted
 SKIPPED: Final = 255  # recovery: the state already holds it
 
+OUTCOMES: Final = {0: "accepted", DUPLICATE: "duplicate", SKIPPED: "already_applied"} | {
+    reason.value: reason.name.lower() for reason in Reject
+}
+
 
 @njit(cache=True, error_model="numpy")
 def check_tick(tick: Any, state: Any, newest_ns: int, lateness_ns: int) -> Any:

@@ -52,18 +52,28 @@ class Step:
 class Windows:
     """The `STATE` rows of one lane."""
 
-    def __init__(self, lateness_ns: int, future_ns: int, max_symbols: int = 16_384) -> None:
+    def __init__(
+        self,
+        lateness_ns: int,
+        future_ns: int,
+        max_symbols: int = 16_384,
+        outcomes: NDArray[np.int64] | None = None,
+    ) -> None:
         """Make room for ``max_symbols``; memory (about 8 KiB each) is only used once a symbol ticks.
 
         Args:
             lateness_ns: a tick this much older than the symbol's newest is rejected as late.
             future_ns: a tick this much ahead of ``now_ns`` is rejected.
             max_symbols: symbols beyond this are rejected, so that garbage cannot fill the memory.
+            outcomes: ``int64[256]``, ticks by outcome (see agents/validate.py), counted up in place.
         """
         self.lateness_ns = lateness_ns
         self.future_ns = future_ns
         self.states: Records = np.zeros(max_symbols, STATE)
         self.count = 0
+        # Rows that changed since the last checkpoint.
+        self.dirty: NDArray[np.bool_] = np.zeros(max_symbols, np.bool_)
+        self.outcomes = np.zeros(256, np.int64) if outcomes is None else outcomes
         self._keys = np.zeros((max_symbols, _WORDS), np.uint64)
         self._slots = np.full(1 << (2 * max_symbols - 1).bit_length(), _EMPTY, np.int32)
         self._touched = np.zeros(max_symbols, np.int64)  # serial of the last call that touched the row
@@ -92,6 +102,9 @@ class Windows:
             offsets: ``int64[N]``, the offset of each tick's block in the partition, ascending; a symbol whose
                 state has seen a block skips its ticks.
             now_ns: the time of arrival, to refuse ticks from the future.
+
+        Raises:
+            InvariantError: a feature is not finite, which no accepted tick may bring about.
         """
         size = len(ticks)
         if size > len(self._ticks):
@@ -100,7 +113,7 @@ class Windows:
         # version serves all. It costs 10 ns a tick.
         self._ticks[:size] = ticks
         self._serial += 1
-        accepted, self.count = _step(
+        accepted, self.count, finite = _step(
             self._ticks[:size],
             self._tick_words[:size],
             self.states,
@@ -108,6 +121,8 @@ class Windows:
             self._slots,
             self._touched,
             self._round,
+            self.dirty,
+            self.outcomes,
             self.count,
             self._serial,
             offsets,
@@ -120,6 +135,9 @@ class Windows:
             self._out_ref,
             self._reason,
         )
+        if not finite:
+            bad = int(np.argmin(np.isfinite(self._features[:accepted]).all(axis=1)))
+            raise InvariantError(f"a feature is not finite after {self._ticks[self._out_int[2, bad]]!r}")
         return Step(
             features=self._features[:accepted],
             rows=self._out_int[0, :accepted],
@@ -130,10 +148,6 @@ class Windows:
             ref=self._out_ref[:accepted],
             reason=self._reason[:size],
         )
-
-    def touched_rows(self) -> NDArray[np.int64]:
-        """Return the rows that the last call of `step` touched."""
-        return np.flatnonzero(self._touched[: self.count] == self._serial)
 
     def row_of(self, symbol: bytes) -> int | None:
         """Return the row of a symbol, or None where it has not ticked."""
@@ -149,13 +163,6 @@ class Windows:
         self._out_seq = np.zeros((2, size), np.uint64)
         self._out_ref = np.zeros(size, np.float64)
         self._reason = np.zeros(size, np.uint8)
-
-
-def compile_kernels() -> None:
-    """Compile the kernel, or load it from numba's cache, now rather than at the first tick: some 10 s."""
-    windows = Windows(0, 0, max_symbols=1)
-    windows.step(np.zeros(1, TICK), np.zeros(1, np.int64), 0)
-    windows.load(windows.states[:0])
 
 
 @njit(cache=True, inline="always")
@@ -202,6 +209,8 @@ def _step(
     slots: Any,
     touched: Any,
     rounds: Any,
+    dirty: Any,
+    outcomes: Any,
     count: int,
     serial: int,
     offsets: Any,
@@ -213,16 +222,19 @@ def _step(
     out_seq: Any,
     out_ref: Any,
     reasons: Any,
-) -> tuple[int, int]:
+) -> tuple[int, int, bool]:
     accepted = 0
+    finite = True
     for index in range(len(ticks)):
         tick = ticks[index]
         if words[index, 0] == 0:
             reasons[index] = Reject.BAD_SYMBOL.value
+            outcomes[Reject.BAD_SYMBOL.value] += 1
             continue
         row = _find(words[index], keys, slots, count)
         if row < 0:
             reasons[index] = Reject.TOO_MANY_SYMBOLS.value
+            outcomes[Reject.TOO_MANY_SYMBOLS.value] += 1
             continue
         state = states[row]
         if row == count:
@@ -234,16 +246,20 @@ def _step(
         if fresh or state.offset != offsets[index]:  # the symbol's first tick of this block
             if state.offset >= offsets[index]:  # recovery: this row has seen the block
                 reasons[index] = SKIPPED
+                outcomes[SKIPPED] += 1
                 continue
             state.offset = offsets[index]
             touched[row] = serial
+            dirty[row] = True
             if fresh:
                 rounds[row] = 0
         reason = check_tick(tick, state, newest_ns, lateness_ns)
         reasons[index] = reason
+        outcomes[reason] += 1
         if reason != 0:
             continue
         _update(tick, state, out[accepted])
+        finite &= np.isfinite(out[accepted].sum())
         state.seq += uint64(1)
         state.recent[int((state.seq - uint64(1)) % uint64(RECENT_ROWS))] = out[accepted]
         out_int[0, accepted] = row
@@ -254,7 +270,7 @@ def _step(
         out_ref[accepted] = state.ref
         rounds[row] += 1
         accepted += 1
-    return accepted, count
+    return accepted, count, finite
 
 
 @njit(cache=True, inline="always")
