@@ -11,6 +11,7 @@ other on this CPU when the model was loaded. On x86 with AVX2 all of them do.
 
 import logging
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import numpy as np
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from agents import features as feature_row
 from models import exchange
-from models.artifact import INPUTS, OUTPUTS, Artifact
+from models.artifact import INPUTS, OUTPUTS, Artifact, load
 from stream.errors import InvariantError
 from stream.records import MAX_BLOCK_RECORDS
 
@@ -178,6 +179,15 @@ class OrtPredictor:
                     + [tensors[name][:, place].ravel() for name in OUTPUTS[2:]]
                 )
         return np.stack(answers)
+
+
+def load_predictor(path: Path) -> OrtPredictor:
+    """Return the model at ``path``, ready to serve.
+
+    Raises:
+        ModelError: it must not serve; the message says why.
+    """
+    return OrtPredictor(load(path))
 
 
 def _bind(session: ort.InferenceSession, tensors: dict[str, Floats]) -> Any:
