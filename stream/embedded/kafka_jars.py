@@ -18,10 +18,22 @@ from pathlib import Path
 
 from stream.embedded.java import KafkaUnavailable
 from stream.embedded.lock import FileLock
+from stream.errors import ServerError
 
 KAFKA_VERSION = "4.4.0"
 
 _POM = Path(__file__).with_name("kafka-pom.xml")
+_COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+_MAVEN_OPTIONS = [
+    "-B",  # no questions
+    "-C",  # a wrong checksum is an error
+    "-U",  # a failure that Maven remembers from an earlier time does not count
+    # Without limits, a repository that swallows our packets keeps Maven waiting for half an hour. Older versions of
+    # Maven take the greater of the first two for the connection, and the third for an answer.
+    "-Daether.connector.connectTimeout=10000",
+    "-Daether.connector.requestTimeout=20000",
+    "-Dmaven.wagon.rto=20000",
+]
 _FETCH_LIMIT_S = 600.0
 _JAR_FETCHED = re.compile(r"Downloaded from \S+: \S+/([^/\s]+\.jar)")
 
@@ -44,7 +56,12 @@ def ensure_jars(report: Callable[[str], None]) -> Path:
     if jars.is_dir():
         return jars
     lock = FileLock(jars.with_name(jars.name + ".lock"))
-    lock.acquire(_FETCH_LIMIT_S, f"the cache of Kafka's jars {jars}")
+    what = f"the cache of Kafka's jars {jars}"
+    try:
+        lock.acquire(0.0, what)
+    except ServerError:
+        report(f"Apache Kafka {KAFKA_VERSION}: another process is fetching its jars; waiting for it")
+        lock.acquire(_FETCH_LIMIT_S, what)
     try:
         if not jars.is_dir():  # somebody else may have fetched them while we waited for the lock
             _fetch(jars, report)
@@ -71,19 +88,15 @@ def _fetch(jars: Path, report: Callable[[str], None]) -> None:
 
 
 def _run_maven(maven: str, target: Path, report: Callable[[str], None]) -> int:
-    # Both time-outs: the first is read by Maven up to 3.8, the second from 3.9. Without them an unreachable
-    # repository that swallows packets keeps us waiting for minutes.
     command = [
         maven,
-        "-B",
-        "-C",
+        *_MAVEN_OPTIONS,
         "-f",
         str(_POM),
-        "dependency:copy-dependencies",
+        _COPY,
+        "-DincludeScope=runtime",
         f"-DoutputDirectory={target}",
     ]
-    command += ["-DincludeScope=runtime", "-Dmaven.wagon.http.connectionTimeout=15000"]
-    command += ["-Daether.connector.connectTimeout=15000"]
     errors: list[str] = []
     fetched = 0
     with subprocess.Popen(
@@ -103,6 +116,10 @@ def _run_maven(maven: str, target: Path, report: Callable[[str], None]) -> int:
             limit.cancel()
     count = len(list(target.glob("*.jar")))
     if process.returncode != 0 or count == 0:
-        said = errors[0][:500] if errors else f"exit code {process.returncode}, without a message"
+        said = (
+            errors[0].removesuffix(" -> [Help 1]")[:1000]
+            if errors
+            else f"exit code {process.returncode}, without a message"
+        )
         raise KafkaUnavailable(f"Maven cannot fetch Apache Kafka's jars: {said}")
     return count

@@ -46,11 +46,14 @@ def test_two_that_need_them_at_once_fetch_them_once(tmp_path: Path, monkeypatch:
     assert first == second
     assert len(list(first.glob("*.jar"))) == 12
     assert (tmp_path / "runs").read_text() == "run\n"
-    assert "fetching its jars through Maven" in reports[0]
-    assert "10 files fetched" in reports[1]
-    assert "12 jars" in reports[2]
-    assert ensure_jars(reports.append) == first
-    assert len(reports) == 3
+    for part in (
+        "fetching its jars through Maven",
+        "another process is fetching",
+        "10 files fetched",
+        "12 jars are in",
+    ):
+        assert sum(part in report for report in reports) == 1
+    assert ensure_jars(pytest.fail) == first
 
 
 def test_nothing_is_left_in_the_cache_when_maven_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
