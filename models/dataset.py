@@ -62,12 +62,12 @@ def history(ticks: Records | Iterable[Records], lateness_ns: int) -> HistoryRows
         ticks: ``TICK[N]`` in order of arrival, whole or in chunks of any size.
         lateness_ns: as the engine that will serve has it.
     """
-    windows = Windows(lateness_ns, future_ns=0)
+    windows = Windows(lateness_ns, future_ns=_FOREVER_NS)
     digest = hashlib.sha256()
     rows, symbol_rows, events, refs = [], [], [], []
     for call, chunk in enumerate(_chunks(ticks)):
         digest.update(chunk.tobytes())
-        step = windows.step(chunk, np.full(len(chunk), call, np.int64), _FOREVER_NS)
+        step = windows.step(chunk, np.full(len(chunk), call, np.int64))
         rows.append(step.features.copy())
         symbol_rows.append(step.rows.copy())
         refs.append(step.ref.copy())

@@ -117,7 +117,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class _Spans:
+class Spans:
     """Which rows are in which span (``bool[A]``), and which of their labels count."""
 
     train: NDArray[np.bool_]
@@ -148,7 +148,7 @@ def train(
     settings.check()
     rows = history(ticks, int(settings.lateness_s * NS_PER_S))
     labels = label(rows, int(settings.horizon_s * NS_PER_S), settings.dead_band_bps, settings.clip_bps)
-    spans = _split(rows, labels, settings)
+    spans = split_spans(rows, labels, settings)
     wanted = dataclasses.replace(rows, features=rows.features[:, features.indices(settings.feature_names)])
     scaler = lstm.Scaler.fit(wanted.features[spans.train])
     models = lstm.build(scaler, settings.layers, settings.units, settings.seed)
@@ -167,7 +167,12 @@ def train(
     return Report(out, card, losses, parity, time.monotonic() - started_s)
 
 
-def _split(rows: HistoryRows, labels: Labels, settings: TrainSettings) -> _Spans:
+def split_spans(rows: HistoryRows, labels: Labels, settings: TrainSettings) -> Spans:
+    """Split a recording by event time into training, validation and held-out span.
+
+    Raises:
+        ModelError: too few rows, or a span has no label that counts.
+    """
     if len(rows.event_ns) < _FEWEST_ROWS:
         raise ModelError(f"{len(rows.event_ns)} accepted ticks to train on; right would be {_FEWEST_ROWS} or more")
     from_ns, end_ns = int(rows.event_ns.min()), int(rows.event_ns.max())
@@ -177,7 +182,7 @@ def _split(rows: HistoryRows, labels: Labels, settings: TrainSettings) -> _Spans
     horizon_ns = int(settings.horizon_s * NS_PER_S)
     event_ns, known = rows.event_ns, labels.known
     train, validation = event_ns < validation_ns, (event_ns >= validation_ns) & (event_ns < held_out_ns)
-    spans = _Spans(
+    spans = Spans(
         train=train,
         validation=validation,
         train_counts=train & known & (event_ns + horizon_ns < validation_ns),
@@ -199,7 +204,7 @@ def _fit(
     models: lstm.Models,
     rows: HistoryRows,
     labels: Labels,
-    spans: _Spans,
+    spans: Spans,
     settings: TrainSettings,
     console: Console | None,
 ) -> tuple[tuple[float, float], ...]:
@@ -232,7 +237,7 @@ def _fit(
     return tuple(losses)
 
 
-def _draft_card(graph: bytes, rows: HistoryRows, spans: _Spans, settings: TrainSettings) -> ModelCard:
+def _draft_card(graph: bytes, rows: HistoryRows, spans: Spans, settings: TrainSettings) -> ModelCard:
     names = settings.feature_names
     nothing = Golden(np.zeros((1, len(names)), np.float32), np.zeros((1, 4), np.float32), GOLDEN_TOLERANCE)
     return ModelCard(
@@ -256,7 +261,7 @@ def _draft_card(graph: bytes, rows: HistoryRows, spans: _Spans, settings: TrainS
     )
 
 
-def _judge(card: ModelCard, predictor: OrtPredictor, rows: HistoryRows, labels: Labels, spans: _Spans) -> ModelCard:
+def _judge(card: ModelCard, predictor: OrtPredictor, rows: HistoryRows, labels: Labels, spans: Spans) -> ModelCard:
     answers = serve(predictor, rows)
     prior = np.bincount(labels.direction[spans.train_counts], minlength=len(CLASSES)) / spans.train_counts.sum()
     return dataclasses.replace(

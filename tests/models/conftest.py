@@ -14,6 +14,7 @@ from models.artifact import open_session, replay, write_manifest
 from models.card import Golden, ModelCard
 from models.onnx_wire import read_graph
 from stream.errors import ModelError
+from stream.records import TICK
 
 FEATURES = features.NAMES
 Weights = dict[str, Any]
@@ -28,13 +29,13 @@ class RandomModel:
     weights: Weights
 
 
-def _weights(width: int, layers: int, units: int, seed: int) -> Weights:
+def _weights(width: int, layers: int, units: int, seed: int, gain: float) -> Weights:
     generator = np.random.default_rng(seed)
 
     def normal(scale: float, *shape: int) -> Any:
         return generator.normal(0.0, scale, shape).astype(np.float32)
 
-    weights: Weights = {"mean": normal(5.0, width), "inverse": np.abs(normal(0.3, width)) + np.float32(0.5)}
+    weights: Weights = {"mean": normal(5.0, width), "inverse": np.abs(normal(0.6, width)) * np.float32(gain)}
     for layer in range(layers):
         inputs = width if layer == 0 else units
         weights[f"kernel{layer}"] = normal(inputs**-0.5, inputs, 4 * units)
@@ -187,9 +188,11 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Rand
     pytest.importorskip("onnx")
     folder = tmp_path_factory.mktemp("models")
 
-    def make(layers: int = 1, units: int = 32, fused: bool = True, width: int = 18, seed: int = 0) -> RandomModel:
-        weights = _weights(width, layers, units, seed)
-        path = folder / f"{'fused' if fused else 'decomposed'}-{layers}x{units}-{width}-{seed}.onnx"
+    def make(
+        layers: int = 1, units: int = 32, fused: bool = True, width: int = 18, seed: int = 0, gain: float = 1.0
+    ) -> RandomModel:
+        weights = _weights(width, layers, units, seed, gain)
+        path = folder / f"{'fused' if fused else 'decomposed'}-{layers}x{units}-{width}-{seed}-{gain}.onnx"
         card = _write_model(path, onnx_model(weights, layers, units, fused))
         return RandomModel(path, card, weights)
 
@@ -200,3 +203,35 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Rand
 def write_model() -> Callable[..., ModelCard]:
     """A function that writes a model with a card, true or not, and its manifest."""
     return _write_model
+
+
+def _make_ticks(count: int, symbols: int = 3, seed: int = 0, edge: float = 0.3, event_step_s: float = 0.5) -> Any:
+    """Quotes whose book leans the way that the price will go, as much as ``edge``; with 0 it tells nothing."""
+    generator = np.random.default_rng(seed)
+    ticks = np.zeros(count, TICK)
+    which = generator.integers(0, symbols, count)
+    gaps_ns = generator.exponential(event_step_s * 1e9, count).astype(np.int64) + 1
+    ticks["event_ns"] = 1_700_000_000_000_000_000 + np.cumsum(gaps_ns)
+    ticks["recv_ns"] = ticks["event_ns"] + 1_000_000
+    ticks["source_seq"] = np.arange(1, count + 1)
+    ticks["kind"] = 2
+    ticks["price"] = ticks["size"] = np.nan
+    ticks["symbol"] = [f"SYM{index}".encode() for index in which]
+    for symbol in range(symbols):
+        where = np.flatnonzero(which == symbol)
+        noise = generator.normal(0.0, 1.0, (2, len(where)))
+        lean = np.zeros(len(where))
+        for i in range(1, len(where)):
+            lean[i] = 0.98 * lean[i - 1] + 0.2 * noise[0, i]
+        change_bps = np.concatenate([[0.0], edge * lean[:-1] + noise[1, 1:]])
+        mid = 100.0 * (1.0 + symbol) * np.exp(np.cumsum(change_bps) * 1e-4)
+        ticks["bid"][where], ticks["ask"][where] = mid * (1 - 5e-5), mid * (1 + 5e-5)
+        ticks["bid_size"][where] = 10.0 * np.exp(0.5 * lean)
+        ticks["ask_size"][where] = 10.0 * np.exp(-0.5 * lean)
+    return ticks
+
+
+@pytest.fixture(scope="session")
+def make_ticks() -> Callable[..., Any]:
+    """A function that makes ticks with a modest, known regularity."""
+    return _make_ticks

@@ -1,0 +1,138 @@
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from agents import features
+from models.artifact import OPERATORS, load
+from models.dataset import history, label
+from models.onnx_wire import read_graph
+from models.train import Report, TrainSettings, split_spans, train
+from stream.errors import ModelError, SettingsError
+
+SETTINGS = TrainSettings(
+    horizon_s=5.0, dead_band_bps=1.0, units=8, epochs=2, streams=8, steps=32, burn_in=16, learning_rate=1e-2
+)
+NAMES = ("book_imbalance", "return_1_bps", "volatility_64_bps", "spread_bps")
+
+
+@pytest.fixture(scope="module")
+def ticks(make_ticks: Callable[..., Any]) -> Any:
+    return make_ticks(9000, symbols=2, seed=5)
+
+
+@pytest.fixture(scope="module")
+def report(ticks: Any, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    pytest.importorskip("tensorflow")
+    out = tmp_path_factory.mktemp("trained") / "model.onnx"
+    settings = dataclasses.replace(SETTINGS, layers=2, feature_names=NAMES)
+    return train(iter(np.array_split(ticks, 5)), settings, out)
+
+
+@pytest.mark.train
+def test_a_trained_model_passes_the_loader_and_knows_what_it_is(report: Report, ticks: Any) -> None:
+    card = load(report.path).card
+    assert card.feature_names == NAMES
+    assert card.horizon_ns == 5_000_000_000
+    assert (card.layers, card.units) == (2, 8)
+    assert card.data_sha256 == history(ticks, 5_000_000_000).data_sha256
+    assert card.trained_from_ns == ticks["event_ns"][0]
+    assert card.trained_from_ns < card.trained_to_ns < ticks["event_ns"][-1]
+    assert card.training["seed"] == SETTINGS.seed
+    assert card.libraries["keras"]
+    assert 1 <= card.warmup_ticks <= 1024
+    assert len(card.golden.features) == 32
+
+
+@pytest.mark.train
+def test_the_exported_graph_is_flat_and_agrees_with_keras_for_10_000_steps(report: Report) -> None:
+    graph = read_graph(report.path.read_bytes())
+    assert set(graph.operators) <= OPERATORS - {"LSTM"}
+    assert {"Sub", "MatMul", "Sigmoid", "Tanh", "Softmax"} <= set(graph.operators)
+    assert not graph.subgraphs
+    assert 0.0 < report.parity < 1e-5
+
+
+@pytest.mark.train
+def test_training_finds_what_there_is_to_find(report: Report) -> None:
+    metrics = report.card.metrics
+    assert metrics["log_loss"] < metrics["prior_log_loss"]
+    assert metrics["balanced_accuracy"] > 0.36
+    assert metrics["ic"] > 0.1
+    assert len(report.epochs) == 2
+    console = Console(record=True, width=120)
+    console.print(report.table())
+    text = console.export_text()
+    assert f"{metrics['ic']:.4f}" in text
+    assert f"{metrics['majority_accuracy']:.4f}" in text
+
+
+@pytest.mark.train
+def test_the_same_ticks_settings_and_seed_give_the_same_weights(report: Report, ticks: Any, tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, layers=2, feature_names=NAMES)
+    again = train(ticks, settings, tmp_path / "model.onnx")
+    assert again.card.model_id == report.card.model_id
+    assert again.card.metrics == report.card.metrics
+    assert again.card.golden.answers.tobytes() == report.card.golden.answers.tobytes()
+
+
+@pytest.mark.train
+def test_training_refuses_what_the_exporter_spoilt(
+    ticks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tensorflow")
+    from models import train as module
+
+    truth = module.lstm.export_step
+
+    def forgetful(models: Any) -> bytes:
+        weights = models.step.get_weights()
+        models.step.set_weights([weight * 1.001 for weight in weights])
+        graph = truth(models)
+        models.step.set_weights(weights)
+        return graph
+
+    monkeypatch.setattr(module.lstm, "export_step", forgetful)
+    with pytest.raises(ModelError, match="off Keras by"):
+        train(ticks[:4000], dataclasses.replace(SETTINGS, epochs=1), tmp_path / "model.onnx")
+    assert not (tmp_path / "model.onnx").exists()
+
+
+def test_no_label_looks_across_the_end_of_its_span(ticks: Any) -> None:
+    rows = history(ticks, 5_000_000_000)
+    labels = label(rows, 5_000_000_000, 1.0, 50.0)
+    spans = split_spans(rows, labels, SETTINGS)
+    last = {name: rows.event_ns[getattr(spans, name)].max() for name in ("train_counts", "validation_counts")}
+    held_out_from = rows.event_ns[spans.held_out_counts].min()
+    assert last["train_counts"] + 5_000_000_000 < spans.to_ns <= rows.event_ns[spans.validation].min()
+    assert last["validation_counts"] + 5_000_000_000 < held_out_from
+    together = spans.train_counts.astype(int) + spans.validation_counts + spans.held_out_counts
+    assert together.max() == 1
+    assert (labels.known | (together == 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("count", "change", "message"),
+    [
+        (500, {}, "500 accepted ticks to train on"),
+        (3000, {"horizon_s": 400.0}, "no label in the span validation"),
+        (3000, {"units": 129}, "1 x 129 units"),
+        (3000, {"held_out_share": 0.0}, "right would be both above 0"),
+        (3000, {"validation_share": 0.5, "held_out_share": 0.5}, "right would be both above 0"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(
+    ticks: Any, tmp_path: Path, count: int, change: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        train(ticks[:count], dataclasses.replace(SETTINGS, **change), tmp_path / "model.onnx")
+
+
+def test_a_feature_that_does_not_exist_is_refused_before_any_work(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SETTINGS, feature_names=("moon_phase", *features.NAMES))
+    with pytest.raises(SettingsError, match="moon_phase"):
+        train(iter(()), settings, tmp_path / "model.onnx")
