@@ -1,6 +1,7 @@
 """ClickHouse as a child process: the real server out of the ``chdb-core`` wheel, on native TCP and HTTP."""
 
 import contextlib
+import html
 import http.client
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from stream.embedded.server import EmbeddedServer, Report
 
 _CHILD = Path(__file__).with_name("clickhouse_child.py")
 _CONFIG = """<clickhouse>
+    <default_database>scratch</default_database>
     <tcp_port>{tcp_port}</tcp_port>
     <http_port>{http_port}</http_port>
     <listen_host>127.0.0.1</listen_host>
@@ -128,7 +130,10 @@ class EmbeddedClickHouse(EmbeddedServer):
 
     def _command(self, report: Report) -> Command:
         config = _CONFIG.format(
-            tcp_port=self.port, http_port=self.http_port, memory_bytes=self._memory_bytes, log=self.log_path
+            tcp_port=self.port,
+            http_port=self.http_port,
+            memory_bytes=self._memory_bytes,
+            log=html.escape(str(self.log_path)),
         )
         (self.home / "config.xml").write_text(config)
         (self.home / "users.xml").write_text(_USERS)

@@ -18,8 +18,11 @@ from pathlib import Path
 from typing import Any
 
 _STATEMENTS = (
+    # A plain database, as on any server. The one that clickhouse-local opens by itself (config.xml names it) takes the
+    # name of a missing table for the name of a file.
+    "CREATE DATABASE IF NOT EXISTS default ENGINE = Atomic; "
     "SYSTEM START LISTEN TCP; SYSTEM START LISTEN HTTP; "
-    "SELECT * FROM file('{pipe}', LineAsString, 'line String') FORMAT Null; "
+    "SELECT * FROM file('/dev/fd/{pipe}', LineAsString, 'line String') FORMAT Null; "
     "SYSTEM STOP LISTEN HTTP; SYSTEM STOP LISTEN TCP"
 )
 # The format of this query becomes the server's default format, and clients rely on it being this one.
@@ -46,14 +49,12 @@ def load_engine() -> Any:
 
 def main() -> None:
     """Serve until told to stop."""
-    pipe = Path("stop.fifo")
-    pipe.unlink(missing_ok=True)
-    os.mkfifo(pipe)
     told_to_stop, tell = os.pipe()
     signal.signal(signal.SIGTERM, lambda *_: os.write(tell, b"x"))
     engine = load_engine()
     engine.set_signal_handlers_enabled(False)
-    statements = _STATEMENTS.format(pipe=pipe.resolve())
+    silent, held_open = os.pipe()
+    statements = _STATEMENTS.format(pipe=silent)
 
     def serve() -> None:
         try:
@@ -63,7 +64,6 @@ def main() -> None:
 
     server = threading.Thread(target=serve, daemon=True)
     server.start()
-    held_open = os.open(pipe, os.O_RDWR)  # read and write, so that opening does not wait for the other side
     # Our standard input says nothing and ends when the parent closes it or dies.
     select.select([told_to_stop, sys.stdin.fileno()], [], [])
     os.close(held_open)

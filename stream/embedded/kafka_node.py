@@ -1,6 +1,7 @@
 """One Apache Kafka node: its settings, its Java command, its storage. Knows no life cycle; see ``kafka.py``."""
 
 import base64
+import os
 import subprocess
 import uuid
 from dataclasses import dataclass
@@ -58,6 +59,8 @@ _SETTINGS: dict[str, object] = {
 }
 # Quick to start rather than quick in the end: the simple collector and the first compiler only.
 _JVM = ["-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Djava.awt.headless=true"]
+_JVM += ["-XX:-UsePerfData", "-XX:+ExitOnOutOfMemoryError"]
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8"}  # or else Java cannot open a path with letters outside ASCII
 
 
 @dataclass(frozen=True)
@@ -91,13 +94,17 @@ class KafkaNode:
         java = self._java(jvm_options)
         if not (self._log_dir / "meta.properties").exists():
             self._format(java, settings)
-        return Command([*java, "kafka.Kafka", str(settings)], self.home)
+        return Command([*java, "kafka.Kafka", str(settings)], self.home, _ENVIRONMENT)
 
     @property
     def _log_dir(self) -> Path:
         return self.home / "data"
 
     def _write_settings(self) -> Path:
+        if "," in str(self._log_dir):
+            raise ServerError(
+                f"Kafka cannot keep its data in {self._log_dir}: the path has a comma; choose another"
+            )
         controller = f"{LOOPBACK}:{self.controller_port}"
         own = {
             "listeners": f"BROKER://{LOOPBACK}:{self.port},CONTROLLER://{controller}",
@@ -105,7 +112,8 @@ class KafkaNode:
             "log.dirs": self._log_dir,
         }
         path = self.home / "server.properties"
-        path.write_text("".join(f"{key}={value}\n" for key, value in (_SETTINGS | own).items()))
+        lines = [f"{key}={_escaped(str(value))}\n" for key, value in (_SETTINGS | own).items()]
+        path.write_text("".join(lines), encoding="ascii")
         return path
 
     def _java(self, jvm_options: list[str]) -> list[str]:
@@ -118,12 +126,26 @@ class KafkaNode:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
         tool = [*java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", str(settings)]
         try:
-            done = subprocess.run(tool, capture_output=True, text=True, timeout=_FORMAT_LIMIT_S, check=False)
+            done = subprocess.run(
+                tool,
+                env=os.environ | _ENVIRONMENT,
+                capture_output=True,
+                text=True,
+                timeout=_FORMAT_LIMIT_S,
+                check=False,
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise ServerError(f"Kafka's storage in {self._log_dir} cannot be formatted: {error}") from error
         if done.returncode != 0:
             said = (done.stderr or done.stdout).strip()[-1000:]
             raise ServerError(f"Kafka's StorageTool cannot format {self._log_dir}: {said}")
+
+
+def _escaped(value: str) -> str:
+    r"""As a Java properties file wants it: in Latin-1 at most, the rest as \\uXXXX in UTF-16."""
+    units = value.encode("utf-16-be")
+    numbers = (int.from_bytes(units[i : i + 2], "big") for i in range(0, len(units), 2))
+    return "".join(chr(n) if 32 <= n < 127 and n != ord("\\") else f"\\u{n:04x}" for n in numbers)
 
 
 def has_started(child: Child) -> bool:

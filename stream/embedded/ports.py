@@ -9,6 +9,8 @@ from stream.errors import ServerError
 LOOPBACK = "127.0.0.1"
 _LOWEST = 20_000
 _TRIES = 200
+# No port twice in one process: its taker may not have begun to listen yet.
+_given_out: set[int] = set()
 
 
 def free_port() -> int:
@@ -29,6 +31,8 @@ def free_port() -> int:
                 probe.bind((LOOPBACK, port))
             except OSError:
                 continue
+        if port not in _given_out:
+            _given_out.add(port)
             return port
     raise ServerError(f"no free port on {LOOPBACK} between {_LOWEST} and {highest - 1} in {_TRIES} tries")
 

@@ -44,14 +44,13 @@ class EmbeddedValkey(EmbeddedServer):
             "daemonize": "no",
             "appendonly": "yes",
             "appendfsync": "everysec",
-            "save": '""',  # the append-only file is the one copy on disk; snapshots would only cost time
+            "save": "",  # the append-only file is the one copy on disk; snapshots would only cost time
             "maxmemory": self._maxmemory_bytes,
             "maxmemory-policy": "noeviction",
         }
-        config = self.home / "valkey.conf"
-        config.write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
         report(f"Valkey: starting on {LOOPBACK}:{self.port}")
-        return Command([str(binary), str(config)], self.home)
+        options = [part for key, value in settings.items() for part in (f"--{key}", str(value))]
+        return Command([str(binary), *options], self.home)
 
     def _is_ready(self, child: Child) -> bool:
         # "Ready" and not only an open port: while the append-only file is read in, commands are refused.

@@ -18,6 +18,7 @@ from stream.embedded.clickhouse import EmbeddedClickHouse
 FreshName = Callable[[str], str]
 
 NOT_ENOUGH_PRIVILEGES = 497
+UNKNOWN_TABLE = 60
 SETTING_OUT_OF_LIMITS = 452
 
 
@@ -70,6 +71,13 @@ def test_rows_go_in_and_come_out_with_the_types_of_our_schema(client: Any, fresh
     assert found == rows
 
 
+def test_the_name_of_a_missing_table_is_not_taken_for_that_of_a_file(client: Any) -> None:
+    assert client.execute("SELECT engine FROM system.databases WHERE name = 'default'") == [("Atomic",)]
+    with pytest.raises(ServerException) as refused:
+        client.execute("SELECT * FROM `/etc/hostname`")
+    assert refused.value.code == UNKNOWN_TABLE
+
+
 def test_an_analyst_can_look(client: Any, analyst: Any, fresh_name: FreshName) -> None:
     table = fresh_name("bars")
     client.execute(f"CREATE TABLE {table} (close Float64) ENGINE = MergeTree ORDER BY close")
@@ -96,7 +104,8 @@ def test_an_analyst_cannot_touch(analyst: Any, statement: str, code: int) -> Non
 
 
 def test_rows_survive_a_crash_and_a_stop(tmp_path: Path) -> None:
-    with EmbeddedClickHouse(tmp_path) as server:
+    data_dir = tmp_path / "größe & 'platz' {a,b} 💾"
+    with EmbeddedClickHouse(data_dir) as server:
         ports = (server.port, server.http_port)
         run(server.url, "CREATE TABLE kept (a Int64) ENGINE = MergeTree ORDER BY a")
         run(server.url, "INSERT INTO kept VALUES", [(1,)])
@@ -106,7 +115,7 @@ def test_rows_survive_a_crash_and_a_stop(tmp_path: Path) -> None:
         assert (server.port, server.http_port) == ports
         run(server.url, "INSERT INTO kept VALUES", [(2,)])
     assert server._running()._process.returncode == 0
-    with EmbeddedClickHouse(tmp_path) as again:
+    with EmbeddedClickHouse(data_dir) as again:
         assert run(again.url, "SELECT a FROM kept ORDER BY a") == [(1,), (2,)]
 
 

@@ -118,7 +118,8 @@ def test_a_second_server_on_the_same_data_is_refused(kafka: EmbeddedKafka) -> No
 
 async def test_topics_survive_a_crash_and_a_restart(tmp_path: Path, fresh_name: FreshName) -> None:
     topic = fresh_name("ticks")
-    with EmbeddedKafka(tmp_path) as kafka:
+    data_dir = tmp_path / "größe & 'platz' 💾"
+    with EmbeddedKafka(data_dir) as kafka:
         port = kafka.port
         await create_topic(kafka.bootstrap, topic)
         await send(kafka.bootstrap, topic, [b"before"])
@@ -128,8 +129,15 @@ async def test_topics_survive_a_crash_and_a_restart(tmp_path: Path, fresh_name: 
         assert kafka.port == port
         assert await read_all(kafka.bootstrap, topic) == [b"before"]
         await send(kafka.bootstrap, topic, [b"after"])
-    with EmbeddedKafka(tmp_path) as again:
+    with EmbeddedKafka(data_dir) as again:
         assert await read_all(again.bootstrap, topic) == [b"before", b"after"]
+
+
+def test_a_path_that_kafka_would_take_for_two_is_refused(tmp_path: Path) -> None:
+    server = EmbeddedKafka(tmp_path / "a,b")
+    with pytest.raises(ServerError, match="the path has a comma"):
+        server.start()
+    assert not server.alive()
 
 
 async def test_without_java_the_stand_in_runs_and_says_so(

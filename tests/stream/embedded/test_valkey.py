@@ -13,7 +13,7 @@ from stream.errors import ServerError
 
 
 def test_acknowledged_keys_survive_a_crash_and_a_restart_on_the_same_port(tmp_path: Path) -> None:
-    with EmbeddedValkey(tmp_path) as server, redis.Redis.from_url(server.url) as client:
+    with EmbeddedValkey(tmp_path / "größe & 'platz' 💾") as server, redis.Redis.from_url(server.url) as client:
         client.set("last", "100.25")
         url, first_pid = server.url, server.pid
         server.kill()
