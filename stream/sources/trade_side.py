@@ -15,6 +15,10 @@ def infer_sides(trade_ns: Times, price: Prices, quote_ns: Times, bid: Prices, as
     the last one of a time *before* the trade's: of several events with one time stamp nobody knows the order, and a
     quote often shows what the trade has done already. Quotes with a missing side, or crossed ones, are passed over.
 
+    It fits tapes whose trades and quotes are stamped at one place: in the US equity days 95 to 99 % of the trades
+    are at the bid or ask so found, more than with any delay. Where trades are reported later than the quotes that
+    they moved (Binance, by time of receipt: 10 to 50 ms), the venue's own word is better by far.
+
     Args:
         trade_ns: ``int64[N]``, ns, not decreasing.
         price: ``float64[N]``, trade prices.
