@@ -30,7 +30,7 @@ FEATURES: Final = (
     Feature("ema_12_gap_bps", "bps", "(ref / EMA(12) of ref - 1) x 1e4"),
     Feature("rsi_14", "0..100", "Wilder's RSI over 14 ticks; 50 while nothing moved"),
     Feature("macd_bps", "bps", "(EMA(12) - EMA(26)) / ref x 1e4"),
-    Feature("macd_histogram_bps", "bps", "macd_bps - EMA(9) of macd_bps"),
+    Feature("macd_histogram_bps", "bps", "(MACD - EMA(9) of MACD) / ref x 1e4, MACD = EMA(12) - EMA(26)"),
     Feature("bollinger_20_percent_b", "1", "(ref - lower) / (upper - lower), bands at 2 sigma; 0.5 while flat"),
     Feature("bollinger_20_width_bps", "bps", "(upper - lower) / mean of the last 20 refs x 1e4"),
     Feature("volatility_64_bps", "bps", "standard deviation of the last 64 one-tick log returns x 1e4"),

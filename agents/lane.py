@@ -77,7 +77,7 @@ class Lane:
             np.repeat(np.array([offset for offset, _ in blocks], np.int64), sizes),
             np.concatenate([np.arange(size, dtype=np.uint32) for size in sizes]),
         )
-        step = self.windows.step(ticks, source.offsets, consumed_ns)
+        step = self.windows.step(ticks, source.offsets)
         features_ns = self.clock()
         predictions = self._predict(source, step)
         predictions["consumed_ns"] = consumed_ns

@@ -38,14 +38,7 @@ STATE: Final = np.dtype(
         ("ask_size", "<f8"),
         ("last_price", "<f8"),
         ("last_side", "<f8"),
-        # Running values. Sums over windows are about `origin` and are rebuilt from the rings at each wrap, so
-        # that rounding errors do not pile up however long the day is.
-        ("origin", "<f8"),
-        ("sum_20", "<f8"),
-        ("sum_sq_20", "<f8"),
-        ("sum_32", "<f8"),
-        ("sum_return", "<f8"),
-        ("sum_sq_return", "<f8"),
+        # Running values.
         ("ema_12", "<f8"),
         ("ema_26", "<f8"),
         ("macd_signal", "<f8"),
@@ -57,7 +50,7 @@ STATE: Final = np.dtype(
         ("size", "<f8"),
         ("gap_s", "<f8"),  # EMA of the seconds between ticks
         ("refs", "<f8", (RING,)),  # reference prices, at seq % RING
-        ("returns", "<f8", (RING,)),  # one-tick log returns, likewise
+        ("returns", "<f8", (RING,)),  # one-tick log returns in bps, likewise; 0 for the first tick
         ("h", "<f4", (MODEL_STATE_FLOATS,)),
         ("c", "<f4", (MODEL_STATE_FLOATS,)),
         ("recent", "<f4", (RECENT_ROWS, features.COUNT)),  # feature rows, at seq % RECENT_ROWS

@@ -44,6 +44,7 @@ class Reject(IntEnum):
     BAD_SYMBOL = 8
     MISSING_SIDE = 9
     TOO_MANY_SYMBOLS = 10
+    OUT_OF_RANGE = 11
 
 
 # Bits of PREDICTION["flags"].
