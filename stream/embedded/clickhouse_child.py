@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 _STATEMENTS = (
-    # A plain database, as on any server. The one that clickhouse-local opens by itself (config.xml names it) takes the
+    # A plain database, as on any server. The one that clickhouse-local opens by itself (see config.xml) takes the
     # name of a missing table for the name of a file.
     "CREATE DATABASE IF NOT EXISTS default ENGINE = Atomic; "
     "SYSTEM START LISTEN TCP; SYSTEM START LISTEN HTTP; "

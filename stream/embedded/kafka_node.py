@@ -124,7 +124,9 @@ class KafkaNode:
 
     def _format(self, java: list[str], settings: Path) -> None:
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        tool = [*java, "kafka.tools.StorageTool", "format", "--cluster-id", cluster_id, "--config", str(settings)]
+        # With "=", since an id may begin with "-" and would be taken for an option.
+        options = [f"--cluster-id={cluster_id}", f"--config={settings}"]
+        tool = [*java, "kafka.tools.StorageTool", "format", *options]
         try:
             done = subprocess.run(
                 tool,
