@@ -148,6 +148,7 @@ def replay(
     paths: Annotated[list[Path], typer.Argument(help="Parquet files, or directories of them.")],
     day: Annotated[str | None, typer.Option(help="Only this day, YYYY-MM-DD.")] = None,
     speed: SpeedFlag = "1",
+    run: Annotated[str, typer.Option(help="Another name sends the same ticks once more, as another stream.")] = "",
     kafka: KafkaFlag = None,
     port: PortFlag = None,
 ) -> None:
@@ -155,7 +156,7 @@ def replay(
     from stream import compose
 
     settings = _load(kafka=kafka, source_port=port).settings
-    _run(lambda stop: compose.run_replay(settings, stop, paths, day, speed))
+    _run(lambda stop: compose.run_replay(settings, stop, paths, day, speed, run))
 
 
 @cli.command(epilog="Example: tickloom worker --kafka localhost:9092 --name worker-1")

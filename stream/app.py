@@ -11,9 +11,8 @@ import aiokafka
 import faust
 from faust.transport.drivers import aiokafka as driver
 
-from stream.errors import SettingsError
 from stream.settings import Settings
-from stream.topics import APP_ID
+from stream.topics import APP_ID, broker
 
 # A block of 4,096 ticks is 426 KB; this many wait in memory for a lane at the most.
 _BUFFERED_BLOCKS = 64
@@ -66,13 +65,12 @@ def create_app(settings: Settings) -> TickloomApp:
     Raises:
         SettingsError: ``settings.kafka`` is not set; the command line starts the embedded broker before this.
     """
-    if settings.kafka is None:
-        raise SettingsError("a worker needs Kafka; set TICKLOOM_KAFKA=HOST:PORT, or run `tickloom demo`")
+    brokers = broker(settings).split(",")
     datadir = settings.data_dir / "workers" / settings.worker_name
     datadir.mkdir(parents=True, exist_ok=True)
     app = TickloomApp(
         APP_ID,
-        broker=";".join(f"kafka://{address}" for address in settings.kafka.split(",")),
+        broker=";".join(f"kafka://{address}" for address in brokers),
         autodiscover=False,
         Table=StateTable,
         store="memory://",

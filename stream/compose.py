@@ -7,6 +7,7 @@ compiler, nor a worker for the exporters' clients.
 
 import asyncio
 import gc
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from stream.clock import NS_PER_S
 from stream.errors import InvariantError, SettingsError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
-from stream.topics import await_topics
+from stream.topics import await_topics, broker
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
@@ -94,12 +95,27 @@ async def run_simulator(
 
 
 async def run_replay(
-    settings: Settings, stop: asyncio.Event, paths: list[Path], day: str | None, speed: str
+    settings: Settings, stop: asyncio.Event, paths: list[Path], day: str | None, speed: str, run: str
 ) -> None:
-    """Send historical ticks to Kafka until they are all sent or ``stop`` is set."""
-    from stream.sources import replay
+    """Send historical ticks to Kafka until they are all sent or ``stop`` is set.
 
-    await replay.run_replay(settings, stop, paths, day, speed)
+    Raises:
+        SettingsError: the day or the speed is not one.
+        SourceError: the files cannot be replayed.
+    """
+    from stream.sources.replay import Replay
+    from stream.sources.replaying import MAX_SPEED, run_replay
+
+    try:
+        factor = MAX_SPEED if speed == "max" else float(speed)
+    except ValueError:
+        raise SettingsError(f"the speed {speed!r}; right would be a number such as 1 or 10, or max") from None
+    try:
+        only = None if day is None else date.fromisoformat(day)
+    except ValueError:
+        raise SettingsError(f"the day {day!r}; right would be YYYY-MM-DD, as in 2013-10-07") from None
+    replay = Replay(paths, only, run=run)
+    await run_replay(settings, broker(settings), replay, stop, speed=factor, port=settings.source_port)
 
 
 async def run_exchange(settings: Settings, stop: asyncio.Event, venue: str, symbols: list[str]) -> None:

@@ -9,9 +9,8 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from rich.table import Table
 
 from agents.state_reader import describe_state, read_state
-from stream.errors import SettingsError
 from stream.settings import Settings
-from stream.topics import create_topics, topic_specs
+from stream.topics import broker, create_topics, topic_specs
 
 _LIBRARIES = (
     "faust-streaming",
@@ -23,20 +22,6 @@ _LIBRARIES = (
     "websockets",
     "clickhouse-driver",
 )
-
-
-def broker(settings: Settings) -> str:
-    """Return the address of Kafka.
-
-    Raises:
-        SettingsError: it is not set.
-    """
-    if settings.kafka is None:
-        raise SettingsError(
-            "no Kafka is configured: set TICKLOOM_KAFKA=HOST:PORT or give --kafka; "
-            "`tickloom demo` starts one of its own and shows its address"
-        )
-    return settings.kafka
 
 
 async def topics(settings: Settings) -> list[dict[str, Any]]:

@@ -87,6 +87,20 @@ async def create_topics(bootstrap: str, partitions: int, replication: int, reten
         await admin.close()
 
 
+def broker(settings: Settings) -> str:
+    """Return the address of Kafka.
+
+    Raises:
+        SettingsError: it is not set.
+    """
+    if settings.kafka is None:
+        raise SettingsError(
+            "no Kafka is configured: set TICKLOOM_KAFKA=HOST:PORT or give --kafka; "
+            "`tickloom demo` starts one of its own and shows its address"
+        )
+    return settings.kafka
+
+
 async def await_topics(settings: Settings, health: Health, stop: asyncio.Event) -> bool:
     """Create the topics, and wait for the broker while it is away; return False where ``stop`` came first.
 
@@ -94,16 +108,12 @@ async def await_topics(settings: Settings, health: Health, stop: asyncio.Event) 
         SettingsError: ``settings.kafka`` is not set.
         ServerError: as `create_topics`.
     """
-    if settings.kafka is None:
-        raise SettingsError(
-            "no Kafka is configured: set TICKLOOM_KAFKA=HOST:PORT or give --kafka; "
-            "`tickloom demo` starts one of its own and shows its address"
-        )
+    address = broker(settings)
     while not stop.is_set():
         try:
             await create_topics(settings.kafka, settings.partitions, settings.replication, settings.retention_hours)
         except (KafkaError, OSError) as error:
-            health.fail("kafka", f"no broker answers at {settings.kafka}: {error}")
+            health.fail("kafka", f"no broker answers at {address}: {error}")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), _RETRY_S)
         else:

@@ -80,7 +80,7 @@ def summary(
     return {
         "seconds": round(seconds, 1),
         "source": source,
-        "ticks_sent": healths.get("source", {}).get("ticks_sent", 0),
+        "ticks_sent": healths.get("source", {}).get("ticks", 0),
         "ticks": ticks,
         "predictions": sum(health.get("predictions", 0) for health in workers),
         **({} if outcome is None else outcome.as_dict()),

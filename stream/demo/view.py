@@ -55,7 +55,7 @@ def render(glance: Glance, parts: Sequence[Part], feed: FeedView, rates: Rates) 
     head.append("   ".join(f"{name} {where}" for name, where in glance.servers.items()) + "\n", "dim")
     for warning in glance.warnings:
         head.append(f"! {warning}\n", "yellow")
-    sent = sum(part.health.get("ticks_sent", 0) for part in parts if part.role.name == "source")
+    sent = sum(part.health.get("ticks", 0) for part in parts if part.role.name == "source")
     made = sum(part.health.get("predictions", 0) for part in parts if part.role.name.startswith("worker"))
     head.append(f"{rates.of('ticks', sent):>12,.0f} ticks/s  {rates.of('predictions', made):>12,.0f} predictions/s")
     head.append(f"   {glance.elapsed_s:,.0f} s up   Ctrl-C stops everything", "dim")
