@@ -14,16 +14,17 @@ class Batch:
 
     rows: Records  # PREDICTION[N], N >= 1; each (symbol, seq) once
     spans: tuple[tuple[int, int, int], ...]  # partition, first and last offset of the blocks
+    epoch: str  # the Kafka cluster that numbered them: after it was wiped, seq and offsets start again
     fresh: frozenset[bytes] = frozenset()  # symbols of which an exporter saw nothing before: the sink may know them
 
     def token(self) -> str:
         """Return a name that only the same rows of the same blocks have, however often they are read.
 
-        The offsets alone would not do: they start again at 0 when the topic is made anew.
+        The epoch and the offsets alone would not do: offsets start again at 0 when the topic is made anew.
         """
         spans = " ".join(f"{partition}:{first}-{last}" for partition, first, last in self.spans)
         content = hashlib.blake2b(self.rows.tobytes(), digest_size=8).hexdigest()
-        return f"{spans} {content}"
+        return f"{self.epoch} {spans} {content}"
 
     def halves(self) -> Iterator["Batch"]:
         """Yield the first and the second half of the rows; there must be two at least."""

@@ -21,10 +21,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from exporters.batch import Batch, Sink
+from exporters.cluster import cluster_id
 from exporters.intake import Intake
 from exporters.metrics import SinkMetrics
 from exporters.pending import Pending
-from exporters.waiting import Backoff, pause
+from exporters.waiting import BROKER_PATIENCE_S, Backoff, pause
 from stream.errors import SinkRejected, SinkUnavailable
 from stream.settings import Settings
 from stream.telemetry import Health
@@ -35,7 +36,6 @@ _POLL_S: Final = 0.2  # how long `stop` may wait for getmany
 _COMMIT_EVERY_S: Final = 0.25  # a crash repeats at most this much to the sink; a commit costs a round trip
 _CHECK_EVERY_S: Final = 1.0  # signs of life of an idle sink
 _WATCH_EVERY_S: Final = 2.0
-_BROKER_PATIENCE_S: Final = 5.0
 _RETRY_LIMIT_S: Final = 5.0
 _REFUSALS_LOGGED: Final = 20
 # aiokafka leaves the group when nobody calls getmany for this long. A sink may be away for days; a process that
@@ -79,6 +79,7 @@ class Consumption(ConsumerRebalanceListener):
         self._pending = Pending(0)
         self._done: dict[TopicPartition, int] = {}  # next offsets, everything before them is in the sink
         self._consumer: Any = None
+        self._epoch = ""
         self._committed_s = self._checked_s = 0.0
         self._refusals = 0
 
@@ -111,6 +112,7 @@ class Consumption(ConsumerRebalanceListener):
         watch: asyncio.Task[None] | None = None
         try:
             await self._consumer.start()
+            self._epoch = await cluster_id(str(self._settings.kafka))
             await self._await_topic(stop)
             self._consumer.subscribe([self._topic], listener=self)
             watch = asyncio.create_task(self._watch())
@@ -121,7 +123,7 @@ class Consumption(ConsumerRebalanceListener):
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
             with contextlib.suppress(KafkaError, TimeoutError):
-                await asyncio.wait_for(self._consumer.stop(), _BROKER_PATIENCE_S)
+                await asyncio.wait_for(self._consumer.stop(), BROKER_PATIENCE_S)
 
     async def _await_topic(self, stop: asyncio.Event) -> None:
         # Subscribing to a topic that is not there would have the broker create it, with partitions as it likes.
@@ -146,7 +148,7 @@ class Consumption(ConsumerRebalanceListener):
 
     async def _flush(self, stop: asyncio.Event) -> None:
         pending, generation = self._pending, self._pending.generation
-        batch = pending.batch()
+        batch = pending.batch(self._epoch)
         if batch is not None and not await self._deliver(batch, stop):
             return  # told to stop while the sink is away: what is not committed is read again
         if generation == self._generation:
@@ -223,7 +225,7 @@ class Consumption(ConsumerRebalanceListener):
         if not offsets:
             return
         try:
-            await asyncio.wait_for(self._consumer.commit(offsets), _BROKER_PATIENCE_S)
+            await asyncio.wait_for(self._consumer.commit(offsets), BROKER_PATIENCE_S)
         except CommitFailedError:
             logger.info("group %s was rebalanced before a commit; what it covers is read again", self._group)
         except (KafkaError, TimeoutError) as error:
@@ -248,7 +250,7 @@ class Consumption(ConsumerRebalanceListener):
         """Say for ever how far we are behind, and whether the broker answers."""
         while True:
             try:
-                await asyncio.wait_for(self._measure_lag(), _BROKER_PATIENCE_S)
+                await asyncio.wait_for(self._measure_lag(), BROKER_PATIENCE_S)
             except IllegalStateError:
                 pass  # a rebalance took the partition while we asked
             except (KafkaError, TimeoutError) as error:

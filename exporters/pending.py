@@ -60,10 +60,10 @@ class Pending:
         """Return whether to write now."""
         return self._count >= max_rows or self.due_in_s(max_age_s) == 0.0
 
-    def batch(self) -> Batch | None:
-        """Return everything as a batch; None when there is no row."""
+    def batch(self, epoch: str) -> Batch | None:
+        """Return everything as a batch of ``epoch``; None when there is no row."""
         if not self._rows:
             return None
         rows = self._rows[0] if len(self._rows) == 1 else np.concatenate(self._rows)
         spans = sorted((p.partition, first, self._last_offsets[p]) for p, first in self.first_offsets.items())
-        return Batch(rows, tuple(spans), frozenset(self._fresh))
+        return Batch(rows, tuple(spans), epoch, frozenset(self._fresh))

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from typing import Final
 
+BROKER_PATIENCE_S: Final = 5.0  # a broker that takes longer than this counts as away
 _FIRST_S: Final = 0.1
 
 

@@ -1,0 +1,227 @@
+"""ClickHouse ends with each prediction once, however often and however cut it is written, and whatever dies."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from clickhouse_driver import Client
+from clickhouse_driver.util.helpers import parse_url
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from exporters.batch import Batch
+from exporters.clickhouse_sink import ClickHouseSink, run_clickhouse
+from stream.embedded.clickhouse import EmbeddedClickHouse
+from stream.errors import SettingsError, SinkRejected, SinkUnavailable
+from stream.records import Records
+from stream.settings import Settings
+
+DAY_NS = 24 * 3600 * 1_000_000_000
+
+
+def batch_of(rows: Records) -> Batch:
+    return Batch(rows, ((0, 1, 2),), "one")
+
+
+def url_of(server: EmbeddedClickHouse, database: str) -> str:
+    return server.url.rsplit("/", 1)[0] + f"/{database}"
+
+
+def ask(url: str, query: str) -> list[Any]:
+    host, options = parse_url(url)
+    with closing(Client(host, **options)) as client:
+        return list(client.execute(query))
+
+
+def close(client: Client) -> None:
+    client.disconnect()
+
+
+Client.close = close
+
+
+@pytest.fixture
+def url(clickhouse: EmbeddedClickHouse, fresh_name: Callable[[str], str]) -> str:
+    """The address of a database that nobody made yet."""
+    return url_of(clickhouse, fresh_name("db"))
+
+
+@pytest.fixture
+async def sink(url: str) -> AsyncIterator[ClickHouseSink]:
+    made = ClickHouseSink(url)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[EmbeddedClickHouse]:
+    """A server of this test alone, to be frozen and killed."""
+    with EmbeddedClickHouse(tmp_path) as server:
+        yield server
+
+
+async def test_every_column_arrives_exactly(sink: ClickHouseSink, url: str, make_rows: Any) -> None:
+    rows = make_rows(["AIG", "BAC"], 2, now_ns=1_700_000_001_123_456_789)
+    rows["flags"][0] = 1
+    rows["source_partition"], rows["source_index"] = 3, 7
+    await sink.write(batch_of(rows))
+    (row,) = ask(
+        url,
+        "SELECT seq, toUnixTimestamp64Nano(event_time), ref_price, horizon_ns, p_down, p_flat, p_up,"
+        " expected_return_bps, model_id, feature_hash, flags, source_partition, source_offset, source_index,"
+        " toUnixTimestamp64Nano(recv_time), toUnixTimestamp64Nano(published_time), epoch"
+        " FROM predictions WHERE symbol = 'AIG' AND seq = 1",
+    )
+    assert row[:4] == (1, 1_700_000_000_001_000_000, 100.01, 1_000_000_000)
+    assert np.array(row[4:8], np.float32).tolist() == np.array([0.2, 0.3, 0.5, 0.25], np.float32).tolist()
+    assert row[8:14] == (0xFEDCBA9876543210, 1, 1, 3, 1, 7)
+    assert row[14:] == (1_700_000_001_123_456_789, 1_700_000_001_123_496_789, "one")
+    assert ask(
+        url,
+        "SELECT symbol, seq, model, warming, source_to_consumed_us, publish_us, tick_to_prediction_us"
+        " FROM v_predictions ORDER BY symbol, seq LIMIT 1",
+    ) == [("AIG", 1, "fedcba9876543210", True, 10.0, 10.0, 40.0)]
+
+
+async def test_the_same_batch_again_is_not_even_written(sink: ClickHouseSink, url: str, make_rows: Any) -> None:
+    batch = batch_of(make_rows(["AIG", "BAC"], 50))
+    for _ in range(3):
+        await sink.write(batch)
+    assert ask(url, "SELECT count() FROM predictions") == [(100,)]
+
+
+@given(data=st.data())
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_replays_that_are_cut_differently_leave_the_view_exact(
+    clickhouse: EmbeddedClickHouse, fresh_name: Callable[[str], str], make_rows: Any, data: st.DataObject
+) -> None:
+    url = url_of(clickhouse, fresh_name("db"))
+    rows = make_rows(["AIG", "BAC", "SPY"], 20)
+    rows["event_ns"][30:] += DAY_NS
+    replays = data.draw(st.lists(st.lists(st.integers(1, len(rows) - 1), max_size=4, unique=True), min_size=1))
+    sink = ClickHouseSink(url)
+    for cuts in replays[:3]:
+        for piece in np.split(rows, sorted(cuts)):
+            await sink.write(batch_of(piece))
+    await sink.close()
+    seen = ask(url, "SELECT symbol, seq FROM v_predictions")
+    assert sorted(seen) == sorted(
+        (symbol.decode(), seq) for symbol, seq in zip(rows["symbol"].tolist(), rows["seq"].tolist(), strict=True)
+    )
+
+
+async def test_a_batch_over_thousands_of_days_is_taken(sink: ClickHouseSink, url: str, make_rows: Any) -> None:
+    rows = make_rows(["SP500"], 250)
+    rows["event_ns"] = np.arange(250) * DAY_NS
+    await sink.write(batch_of(rows))
+    await sink.write(batch_of(rows))
+    assert ask(url, "SELECT count(), max(toUnixTimestamp64Nano(event_time)) FROM predictions") == [
+        (250, 249 * DAY_NS)
+    ]
+
+
+async def test_rows_that_break_a_rule_of_the_table_are_rejected_and_others_are_not(
+    sink: ClickHouseSink, url: str, make_rows: Any
+) -> None:
+    await sink.check()
+    ask(url, "ALTER TABLE predictions ADD CONSTRAINT no_poison CHECK symbol != 'POISON'")
+    with pytest.raises(SinkRejected, match="no_poison"):
+        await sink.write(batch_of(make_rows(["AIG", "POISON"], 3)))
+    await sink.write(batch_of(make_rows(["AIG"], 3)))
+    assert ask(url, "SELECT count() FROM v_predictions") == [(3,)]
+
+
+async def test_values_that_the_driver_cannot_send_are_rejected(sink: ClickHouseSink, make_rows: Any) -> None:
+    await sink.check()
+    rows = make_rows(["AIG"], 3)
+    rows["symbol"][1] = b"\xff\xfe"
+    with pytest.raises(SinkRejected, match="cannot send these rows: UnicodeDecodeError"):
+        await sink.write(batch_of(rows))
+    await sink.check()
+
+
+async def test_a_table_that_was_dropped_is_made_again(sink: ClickHouseSink, url: str, make_rows: Any) -> None:
+    await sink.check()
+    ask(url, "DROP TABLE predictions SYNC")
+    ask(url, "DROP TABLE tickloom_migrations SYNC")
+    batch = batch_of(make_rows(["AIG"], 3))
+    with pytest.raises(SinkUnavailable, match="code 60"):
+        await sink.write(batch)
+    await sink.write(batch)
+    assert ask(url, "SELECT count() FROM v_predictions") == [(3,)]
+
+
+async def test_a_wrong_password_is_named_and_not_shown(clickhouse: EmbeddedClickHouse, make_rows: Any) -> None:
+    sink = ClickHouseSink(clickhouse.url.replace("default@", "default:geheim@"))
+    with pytest.raises(SinkUnavailable, match=r"Authentication failed.*code 516") as caught:
+        await sink.write(batch_of(make_rows(["AIG"], 1)))
+    assert "geheim" not in str(caught.value)
+    await sink.close()
+
+
+async def test_a_user_who_may_only_read_is_told_so(clickhouse: EmbeddedClickHouse, make_rows: Any) -> None:
+    sink = ClickHouseSink(clickhouse.url.replace("default@", "analyst@"))
+    with pytest.raises(SinkUnavailable, match=r"Not enough privileges.*code 497"):
+        await sink.write(batch_of(make_rows(["AIG"], 1)))
+    await sink.close()
+
+
+async def test_a_server_that_is_killed_and_comes_back_has_the_same_totals(
+    own: EmbeddedClickHouse, make_rows: Any, eventually: Any
+) -> None:
+    sink = ClickHouseSink(own.url)
+    rows = make_rows([f"S{n}" for n in range(50)], 400)
+    written = asyncio.Event()
+
+    async def write_all() -> int:
+        failures = 0
+        for start in range(0, len(rows), 1000):
+            while True:
+                try:
+                    await sink.write(batch_of(rows[start : start + 1000]))
+                    break
+                except SinkUnavailable:
+                    failures += 1
+                    await asyncio.sleep(0.1)
+            written.set()
+        return failures
+
+    writing = asyncio.create_task(write_all())
+    for _ in range(3):
+        written.clear()
+        await eventually(lambda: written.is_set() or writing.done())
+        await asyncio.to_thread(own.kill)
+        await asyncio.to_thread(own.start)
+    failures = await writing
+    assert failures > 0
+    assert ask(own.url, "SELECT count(), uniqExact(symbol, seq) FROM v_predictions") == [(20_000, 20_000)]
+    assert ask(own.url, "SELECT count() FROM predictions") == [(20_000,)]
+    await sink.close()
+
+
+async def test_a_frozen_server_is_given_up_after_the_timeout_and_takes_the_batch_once(
+    own: EmbeddedClickHouse, make_rows: Any
+) -> None:
+    sink = ClickHouseSink(f"{own.url}?send_receive_timeout=1")
+    await sink.check()
+    batch = batch_of(make_rows(["AIG"], 100))
+    os.kill(own.pid, signal.SIGSTOP)
+    try:
+        with pytest.raises(SinkUnavailable, match="does not answer within 1"):
+            await asyncio.wait_for(sink.write(batch), 12)
+    finally:
+        os.kill(own.pid, signal.SIGCONT)
+    await sink.write(batch)
+    assert ask(own.url, "SELECT count() FROM predictions") == [(100,)]
+    await sink.close()
+
+
+async def test_the_exporter_needs_its_addresses() -> None:
+    with pytest.raises(SettingsError, match="`kafka` and `clickhouse`"):
+        await run_clickhouse(Settings(kafka="127.0.0.1:1"), asyncio.Event())
