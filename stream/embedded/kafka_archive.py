@@ -5,6 +5,7 @@ to these very jars; Java checks that, and starts without the archive when it doe
 """
 
 import logging
+import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -60,7 +61,7 @@ def _make(archive: Path, java: Java, jars: Path, lock: FileLock) -> None:
                 time.sleep(_POLL_S)
         finally:
             child.stop(_DUMP_LIMIT_S)
-        if dumped.exists():
+        if dumped.exists() and child.returncode != -signal.SIGKILL:  # killed: it may be half written
             dumped.rename(archive)
         else:
             archive.touch()

@@ -144,7 +144,7 @@ class KafkaNode:
 
 
 def _escaped(value: str) -> str:
-    r"""As a Java properties file wants it: in Latin-1 at most, the rest as \\uXXXX in UTF-16."""
+    r"""As a Java properties file wants it: in Latin-1 at most, the rest as \uXXXX in UTF-16."""
     units = value.encode("utf-16-be")
     numbers = (int.from_bytes(units[i : i + 2], "big") for i in range(0, len(units), 2))
     return "".join(chr(n) if 32 <= n < 127 and n != ord("\\") else f"\\u{n:04x}" for n in numbers)

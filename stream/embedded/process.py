@@ -1,6 +1,6 @@
 """One child process: started with its log in a file, watched, stopped, and never left behind.
 
-    spawn() ──▶ running ──▶ stop(): SIGTERM, wait, SIGKILL
+    Child() ──▶ running ──▶ stop(): SIGTERM, wait, SIGKILL
                    └──────▶ kill(): SIGKILL, as a crash
 
 A child has a session of its own, so Ctrl-C in the terminal reaches only us and we stop the children in order. On

@@ -114,7 +114,7 @@ def test_rows_survive_a_crash_and_a_stop(tmp_path: Path) -> None:
         server.restart()
         assert (server.port, server.http_port) == ports
         run(server.url, "INSERT INTO kept VALUES", [(2,)])
-    assert server._running()._process.returncode == 0
+    assert server._running().returncode == 0
     with EmbeddedClickHouse(data_dir) as again:
         assert run(again.url, "SELECT a FROM kept ORDER BY a") == [(1,), (2,)]
 
