@@ -1,0 +1,285 @@
+"""The features are right at every tick: against a batch computation, published values, and at the extremes."""
+
+import ast
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from batch_features import batch_features
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markets import FUTURE_NS, LATENESS_NS, START_NS, Feed, equity_day, from_columns, random_market
+
+from agents import features, kernel
+from agents.windows import Windows
+from stream.records import TICK, Records, Reject, TickKind, empty_ticks
+
+COLUMN = {name: index for index, name in enumerate(features.NAMES)}
+_BLOCK = 512
+# float32 has 6e-8; what is below the floor is rounding noise of a difference of nearly equal numbers.
+RELATIVE, FLOOR = 2e-7, 1e-8
+
+
+def run(ticks: Records, windows: Windows | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Return the feature rows of the accepted ticks, and the reason for each tick."""
+    windows = windows or Windows(LATENESS_NS, FUTURE_NS)
+    rows, reasons = [], []
+    for offset, start in enumerate(range(0, len(ticks), _BLOCK)):
+        block = ticks[start : start + _BLOCK]
+        step = windows.step(block, np.full(len(block), offset, np.int64))
+        rows.append(step.features.copy())
+        reasons.append(step.reason.copy())
+    return np.concatenate(rows), np.concatenate(reasons)
+
+
+def assert_equal_features(got: np.ndarray, expected: np.ndarray, first: int = 0) -> None:
+    assert got.shape == expected.shape
+    away = np.abs(got - expected) - RELATIVE * np.abs(expected) - FLOOR
+    if (away > 0).any():
+        row, column = np.unravel_index(np.argmax(away), away.shape)
+        pytest.fail(
+            f"{features.NAMES[column]} of tick {first + row} is {got[row, column]!r}; "
+            f"the batch answer is {expected[row, column]!r}; {int((away > 0).sum())} values differ"
+        )
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_every_feature_equals_the_batch_answer_at_every_tick(seed: int) -> None:
+    ticks = random_market(np.random.default_rng(seed), 3000, symbols=3, bad=0.02 * (seed % 2))
+    windows = Windows(LATENESS_NS, FUTURE_NS)
+    rows, reasons = run(ticks, windows)
+    accepted = ticks[reasons == 0]
+    assert len(accepted) == len(rows) > 2000
+    for symbol in np.unique(accepted["symbol"]):
+        of_symbol = accepted["symbol"] == symbol
+        assert_equal_features(rows[of_symbol], batch_features(accepted[of_symbol]))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 13, 14, 15, 16, 19, 20, 21, 31, 32, 33, 63, 64, 65, 66, 127, 128, 129])
+def test_every_feature_is_right_while_the_windows_fill(count: int) -> None:
+    ticks = random_market(np.random.default_rng(count), count, symbols=1)
+    rows, reasons = run(ticks)
+    assert_equal_features(rows, batch_features(ticks[reasons == 0]))
+
+
+def test_every_feature_equals_the_batch_answer_on_a_recorded_day(shared_data: Path) -> None:
+    ticks = equity_day(shared_data, "AIG", "20131007", 50_000)
+    crossed = (ticks["kind"] == TickKind.QUOTE) & (ticks["bid"] > ticks["ask"])
+    rows, reasons = run(ticks)
+    assert (reasons == np.where(crossed, Reject.CROSSED, 0)).all()
+    assert_equal_features(rows, batch_features(ticks[~crossed]))
+
+
+def test_nothing_drifts_in_a_million_ticks() -> None:
+    # The reference sees the last 20,000 ticks only; the longest memory, an EMA of 32, has forgotten the rest.
+    count, tail, settled = 1_000_000, 20_000, 2_000
+    ticks = random_market(np.random.default_rng(11), count, symbols=1)
+    windows = Windows(LATENESS_NS, FUTURE_NS)
+    rows, reasons = run(ticks, windows)
+    accepted = ticks[reasons == 0]
+    expected = batch_features(accepted[-tail:])
+    assert_equal_features(rows[-tail:][settled:], expected[settled:], len(accepted) - tail + settled)
+
+
+def test_one_wild_print_leaves_no_trace_once_it_is_out_of_the_windows() -> None:
+    # 100 times the price for one tick, as vendors have them: running sums kept its rounding error for 64 ticks.
+    rng = np.random.default_rng(5)
+    price = 49.0 + np.cumsum(rng.choice([-0.005, 0.0, 0.005], 400))
+    for at in (100, 127, 191, 255):
+        wild = price.copy()
+        wild[at] *= 100
+        feed = Feed()
+        ticks = np.concatenate([feed.trade("AIG", value) for value in wild])
+        rows, _ = run(ticks)
+        assert_equal_features(rows, batch_features(ticks))
+        fresh = Feed()
+        without, _ = run(np.concatenate([fresh.trade("AIG", value) for value in price[at + 1 :]]))
+        bollinger = [COLUMN["bollinger_20_percent_b"], COLUMN["bollinger_20_width_bps"]]
+        assert np.allclose(rows[at + 20 :, bollinger], without[19:, bollinger], rtol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def published(shared_data: Path) -> tuple[np.ndarray, np.ndarray, "pq.Table"]:
+    """Feature rows of 502 daily closes fed as trades, the closes, and the published indicator values."""
+    closes = pq.read_table(shared_data / "indicators" / "quotes_default.parquet").to_pandas()
+    closes["price"], closes["size"], closes["kind"] = closes["close"], closes["volume"], TickKind.TRADE.value
+    rows, reasons = run(from_columns("DEFAULT", closes))
+    assert not reasons.any()
+    reference = pq.read_table(shared_data / "indicators" / "reference_default.parquet").to_pandas()
+    return rows.astype(np.float64), closes["close"].to_numpy(), reference
+
+
+def test_rsi_is_the_published_one_from_its_first_value(
+    published: tuple[np.ndarray, np.ndarray, "pq.Table"],
+) -> None:
+    rows, _, reference = published
+    expected = reference["rsi.rsi"].to_numpy()
+    known = ~np.isnan(expected)
+    assert np.flatnonzero(known)[0] == 14
+    assert np.abs(rows[known, COLUMN["rsi_14"]] - expected[known]).max() < 1e-4
+
+
+def test_bollinger_bands_are_the_published_ones(published: tuple[np.ndarray, np.ndarray, "pq.Table"]) -> None:
+    rows, _, reference = published
+    known = ~np.isnan(reference["bb.percentB"].to_numpy())
+    assert known.sum() == 502 - 19
+    percent_b = reference["bb.percentB"].to_numpy()[known]
+    width_bps = reference["bb.width"].to_numpy()[known] * 1e4
+    assert np.abs(rows[known, COLUMN["bollinger_20_percent_b"]] - percent_b).max() < 1e-6
+    assert np.allclose(rows[known, COLUMN["bollinger_20_width_bps"]], width_bps, rtol=1e-6)
+
+
+def test_macd_is_the_published_one_once_the_start_is_forgotten(
+    published: tuple[np.ndarray, np.ndarray, "pq.Table"],
+) -> None:
+    # The published averages start at the mean of their first values, ours at the first one: (25/27)^300 of the
+    # difference is left after 300 days.
+    rows, close, reference = published
+    for name, column in (("macd_bps", "macd.macd"), ("macd_histogram_bps", "macd.histogram")):
+        expected = reference[column].to_numpy() / close * 1e4
+        assert np.abs(rows[300:, COLUMN[name]] - expected[300:]).max() < 1e-4
+    expected = (close / reference["macd.fastEma"].to_numpy() - 1) * 1e4
+    assert np.abs(rows[300:, COLUMN["ema_12_gap_bps"]] - expected[300:]).max() < 1e-4
+
+
+NASTY_PRICES = st.one_of(
+    st.sampled_from([1e-12, 1e-11, 1e-6, 0.01, 1.0, 49.18, 1e6, 1e14, 1e15]),
+    st.floats(1e-12, 1e15),
+)
+NASTY_SIZES = st.one_of(st.sampled_from([0.0, 5e-324, 1e-300, 1.0, 1e18]), st.floats(0, 1e18))
+STEPS_NS = st.sampled_from([0, 1, 1000, 10**9, 3600 * 10**9, 10**16, -1, -(10**9), -LATENESS_NS])
+
+
+@st.composite
+def nasty_ticks(draw: st.DrawFn) -> Records:
+    """Ticks that no market has, and that are still legal."""
+    count = draw(st.integers(1, 150))
+    ticks = empty_ticks(count)
+    now_ns = START_NS
+    for position in range(count):
+        tick = ticks[position]
+        now_ns += draw(STEPS_NS)
+        tick["symbol"], tick["source_seq"] = b"NASTY", position + 1
+        tick["event_ns"], tick["recv_ns"] = now_ns, now_ns
+        if draw(st.booleans()):
+            tick["kind"], tick["price"], tick["size"] = TickKind.TRADE, draw(NASTY_PRICES), draw(NASTY_SIZES)
+            tick["side"] = draw(st.integers(-(2**15), 2**15 - 1))
+        else:
+            low, high = sorted((draw(NASTY_PRICES), draw(NASTY_PRICES)))
+            tick["kind"], tick["bid"], tick["ask"] = TickKind.QUOTE, low, high
+            tick["bid_size"] = draw(st.one_of(st.just(np.nan), NASTY_SIZES))
+            tick["ask_size"] = draw(st.one_of(st.just(np.nan), NASTY_SIZES))
+    return ticks
+
+
+@settings(deadline=None, max_examples=150)
+@given(nasty_ticks())
+def test_features_are_finite_and_in_their_ranges_whatever_is_legal(ticks: Records) -> None:
+    rows, reasons = run(ticks)
+    assert set(reasons.tolist()) <= {0, Reject.LATE}
+    assert len(rows) >= 1
+    assert np.isfinite(rows).all()
+    assert np.abs(rows).max() <= 1e6
+    assert ((rows[:, COLUMN["rsi_14"]] >= 0) & (rows[:, COLUMN["rsi_14"]] <= 100)).all()
+    for name in ("book_imbalance", "trade_flow"):
+        assert np.abs(rows[:, COLUMN[name]]).max() <= 1 + 1e-6
+    for name in ("bollinger_20_width_bps", "volatility_64_bps", "spread_bps", "tick_rate_log", "since_trade_log"):
+        assert rows[:, COLUMN[name]].min() >= 0
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.binary(min_size=TICK.itemsize, max_size=TICK.itemsize), min_size=1, max_size=30))
+def test_random_bytes_never_stop_the_kernel(raw: list[bytes]) -> None:
+    ticks = np.frombuffer(b"".join(raw), TICK).copy()
+    ticks["symbol"] = b"SAME"  # all for one symbol, or each would start afresh
+    rows, reasons = run(ticks)
+    assert np.isfinite(rows).all()
+    assert len(rows) == (reasons == 0).sum()
+
+
+def test_a_price_that_stands_still_is_flat() -> None:
+    feed = Feed()
+    rows, _ = run(np.concatenate([feed.trade("AIG", 49.18) for _ in range(200)]))
+    still = rows[-1]
+    for name in ("return_1_bps", "return_64_bps", "sma_32_gap_bps", "macd_bps", "volatility_64_bps"):
+        assert still[COLUMN[name]] == pytest.approx(0.0, abs=1e-9)
+    assert still[COLUMN["rsi_14"]] == 50.0
+    assert still[COLUMN["bollinger_20_percent_b"]] == 0.5
+    assert still[COLUMN["bollinger_20_width_bps"]] == 0.0
+
+
+def test_the_side_of_a_trade_is_that_of_the_venue_then_of_the_quote_then_of_the_last_move() -> None:
+    def flow(*ticks: Records) -> float:
+        return float(run(np.concatenate(ticks))[0][-1, COLUMN["trade_flow"]])
+
+    feed = Feed()
+    book = feed.quote("X", 99.0, 101.0)
+    assert flow(book, feed.trade("X", 101.0, side=-1)) == -1.0  # the venue knows better than the quote
+    feed = Feed()
+    assert flow(feed.quote("X", 99.0, 101.0), feed.trade("X", 100.5)) == 1.0
+    feed = Feed()
+    assert flow(feed.quote("X", 99.0, 101.0), feed.trade("X", 99.5)) == -1.0
+    feed = Feed()
+    assert flow(feed.trade("X", 100.0)) == 0.0  # nothing is known of the first
+    feed = Feed()
+    assert flow(feed.trade("X", 100.0, size=0.0), feed.trade("X", 99.0)) == -1.0  # a down-tick
+    feed = Feed()
+    ticks = [feed.trade("X", 100.0, size=0.0), feed.trade("X", 99.0), feed.trade("X", 99.0)]
+    assert flow(*ticks) == -1.0  # a zero down-tick
+    feed = Feed()
+    assert flow(feed.trade("X", 100.0, side=32767)) == 1.0
+
+
+def test_a_missing_side_keeps_its_price_and_its_size() -> None:
+    feed = Feed()
+    ticks = np.concatenate(
+        [feed.quote("X", 99.0, 101.0, 300.0, 100.0), feed.quote("X", np.nan, 101.0, np.nan, 100.0)]
+    )
+    rows, reasons = run(ticks)
+    assert not reasons.any()
+    assert rows[1, COLUMN["book_imbalance"]] == rows[0, COLUMN["book_imbalance"]] == 0.5
+    assert rows[1, COLUMN["order_flow_imbalance"]] == 0.0  # nothing moved
+    assert rows[1, COLUMN["spread_bps"]] == 200.0
+
+
+def test_order_flow_is_conts_at_each_kind_of_event() -> None:
+    def event(bid: float, ask: float, bid_size: float, ask_size: float) -> float:
+        feed = Feed()
+        ticks = [feed.quote("X", 99.0, 101.0, 10.0, 20.0), feed.quote("X", bid, ask, bid_size, ask_size)]
+        rows, _ = run(np.concatenate(ticks))
+        weight = 2 / 33
+        depth = 15.0 + weight * ((bid_size + ask_size) / 2 - 15.0)
+        return float(rows[1, COLUMN["order_flow_imbalance"]]) * depth / weight
+
+    assert event(99.0, 101.0, 10.0, 20.0) == pytest.approx(0.0)
+    assert event(99.0, 101.0, 14.0, 20.0) == pytest.approx(4.0)  # the bid grew
+    assert event(99.0, 101.0, 10.0, 26.0) == pytest.approx(-6.0, rel=1e-5)  # the ask grew
+    assert event(99.5, 101.0, 7.0, 20.0) == pytest.approx(7.0)  # a better bid
+    assert event(98.5, 101.0, 7.0, 20.0) == pytest.approx(-10.0)  # the bid was lifted away
+    assert event(99.0, 100.5, 10.0, 5.0) == pytest.approx(-5.0)  # a better ask
+    assert event(99.0, 101.5, 10.0, 5.0) == pytest.approx(20.0)  # the ask was taken
+
+
+def test_all_that_is_compiled_with_a_cache_calls_nothing_compiled_of_another_file() -> None:
+    # numba's cache on disk is keyed by the text of one file: a compiled function from elsewhere would stay as it
+    # was when it was first compiled in, through every upgrade.
+    root = Path(kernel.__file__).parents[1]
+    compiled: dict[str, set[str]] = {}
+    imported: dict[str, set[str]] = {}
+    for path in [*root.glob("agents/*.py"), *root.glob("models/*.py"), *root.glob("exporters/*.py")]:
+        tree = ast.parse(path.read_text())
+        compiled[path.name] = {
+            node.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and any("njit" in ast.dump(one) for one in node.decorator_list)
+        }
+        imported[path.name] = {
+            alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
+        }
+    assert "apply_ticks" in compiled["kernel.py"]
+    entries = {"apply_ticks", "index_symbols"}  # called from Python, not from compiled code
+    for name in compiled:
+        if compiled[name]:
+            foreign = set().union(*(functions for other, functions in compiled.items() if other != name))
+            assert not (imported[name] & foreign) - entries, name
