@@ -1,7 +1,7 @@
 """Training: from a recording to a model file that `models.artifact.load` accepts, with its metrics inside.
 
-The recording is split by time into a training span, a span to choose the best epoch by, and a held-out span that
-nothing but the final score ever sees. A label that looks across the end of its span does not count.
+The recording is split at two moments into a training span, a span to choose the best epoch by, and a later held-out
+span that nothing but the final score ever sees. A label that looks across the end of its span does not count.
 """
 
 import dataclasses
@@ -51,11 +51,11 @@ class TrainSettings:
     lateness_s: float = 5.0  # as the engine that will serve has it
     layers: int = 1
     units: int = 32
-    validation_share: float = 0.15  # of the recording's time, after the training span
-    held_out_share: float = 0.2  # of the recording's time, at its end
+    validation_share: float = 0.15  # of the rows, after the training span
+    held_out_share: float = 0.2  # of the rows, at the end
     epochs: int = 12
     patience: int = 3  # epochs without a better validation loss before training stops
-    streams: int = 64  # pieces trained side by side
+    streams: int = 128  # pieces trained side by side
     steps: int = 64  # how far gradients go back in time
     burn_in: int = 64  # rows at the start of a piece that only build state up
     learning_rate: float = 3e-3
@@ -168,17 +168,19 @@ def train(
 
 
 def split_spans(rows: HistoryRows, labels: Labels, settings: TrainSettings) -> Spans:
-    """Split a recording by event time into training, validation and held-out span.
+    """Split a recording at two moments of event time, such that the spans have their shares of the rows.
+
+    By rows and not by hours: a recorded day may end with hours in which next to nothing trades.
 
     Raises:
         ModelError: too few rows, or a span has no label that counts.
     """
     if len(rows.event_ns) < _FEWEST_ROWS:
         raise ModelError(f"{len(rows.event_ns)} accepted ticks to train on; right would be {_FEWEST_ROWS} or more")
-    from_ns, end_ns = int(rows.event_ns.min()), int(rows.event_ns.max())
-    length_ns = end_ns - from_ns
-    held_out_ns = end_ns - int(settings.held_out_share * length_ns)
-    validation_ns = held_out_ns - int(settings.validation_share * length_ns)
+    in_time = np.sort(rows.event_ns)
+    held_out_ns = int(in_time[-int(settings.held_out_share * len(in_time))])
+    validation_ns = int(in_time[-int((settings.held_out_share + settings.validation_share) * len(in_time))])
+    length_ns = int(in_time[-1] - in_time[0])
     horizon_ns = int(settings.horizon_s * NS_PER_S)
     event_ns, known = rows.event_ns, labels.known
     train, validation = event_ns < validation_ns, (event_ns >= validation_ns) & (event_ns < held_out_ns)
@@ -188,7 +190,7 @@ def split_spans(rows: HistoryRows, labels: Labels, settings: TrainSettings) -> S
         train_counts=train & known & (event_ns + horizon_ns < validation_ns),
         validation_counts=validation & known & (event_ns + horizon_ns < held_out_ns),
         held_out_counts=(event_ns >= held_out_ns) & known,
-        from_ns=from_ns,
+        from_ns=int(in_time[0]),
         to_ns=validation_ns,
     )
     for name in ("train_counts", "validation_counts", "held_out_counts"):
@@ -262,10 +264,20 @@ def _draft_card(graph: bytes, rows: HistoryRows, spans: Spans, settings: TrainSe
 
 
 def _judge(card: ModelCard, predictor: OrtPredictor, rows: HistoryRows, labels: Labels, spans: Spans) -> ModelCard:
-    answers = serve(predictor, rows)
+    # From the validation span on: it builds the state up that the held-out span starts with, as live.
+    later = rows.event_ns >= spans.to_ns
+    recent = dataclasses.replace(
+        rows,
+        features=rows.features[later],
+        symbol_row=rows.symbol_row[later],
+        event_ns=rows.event_ns[later],
+        ref_price=rows.ref_price[later],
+    )
+    answers = serve(predictor, recent)
     prior = np.bincount(labels.direction[spans.train_counts], minlength=len(CLASSES)) / spans.train_counts.sum()
+    seen = Labels(labels.known[later], labels.direction[later], labels.return_bps[later])
     return dataclasses.replace(
         card,
-        metrics=score(answers, labels, spans.held_out_counts, prior),
-        warmup_ticks=measure_warmup(predictor, rows, answers),
+        metrics=score(answers, seen, spans.held_out_counts[later], prior),
+        warmup_ticks=measure_warmup(predictor, recent, answers),
     )
