@@ -57,13 +57,14 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
             "stages_us": metrics.stages.summary_us(),
         }
 
-    health.fail("lanes", "starting: kernels are compiled, partitions not assigned yet")
+    # Not a failure to log, but not ready either.
+    health.problems["lanes"] = "starting: the kernels are compiled, then the group is joined"
     async with TelemetryServer(health, registry, figures, settings.host, settings.worker_port):
         if not await await_topics(settings, health, stop):
             return
         await asyncio.to_thread(compile_kernels, predictor)
         await app.start()
-        health.recover("lanes")
+        del health.problems["lanes"]
         freeze_garbage()
         try:
             await app.wait_for_stopped(stop)
