@@ -28,17 +28,15 @@ RUN groupadd --gid 10001 tickloom \
  && useradd --uid 10001 --gid tickloom --home-dir /var/lib/tickloom --shell /usr/sbin/nologin tickloom \
  && install --directory --owner tickloom --group tickloom /var/lib/tickloom /var/cache/tickloom
 COPY --from=build /opt/tickloom /opt/tickloom
-COPY models/champion /usr/share/tickloom/champion
 COPY --chmod=0755 deploy/docker/entrypoint.sh /usr/local/bin/tickloom-entrypoint
 COPY --chmod=0755 deploy/docker/health.py /usr/local/bin/tickloom-health
 
-# The kernels are compiled for the very processor that they run on, at the first block (8 s): NUMBA_CACHE_DIR is
+# The kernels are compiled for the very processor that they run on, when a worker starts (8 s). NUMBA_CACHE_DIR is
 # where they stay, if it is a volume.
 ENV PATH=/opt/tickloom/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     NUMBA_CACHE_DIR=/var/cache/tickloom \
     TICKLOOM_DATA_DIR=/var/lib/tickloom \
-    TICKLOOM_MODEL=/usr/share/tickloom/champion/model.onnx \
     TICKLOOM_SOURCE_PORT=9100 \
     TICKLOOM_WORKER_PORT=9100 \
     TICKLOOM_EXPORTER_PORT=9100 \
@@ -47,6 +45,6 @@ WORKDIR /var/lib/tickloom
 USER 10001:10001
 EXPOSE 8765 9100
 # 503 while a role cannot do its work; the answer says why, and `docker inspect` shows it.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=40s --retries=3 CMD ["tickloom-health"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=40s --retries=3 CMD ["tickloom-health", "9100"]
 ENTRYPOINT ["tickloom-entrypoint"]
 CMD ["--help"]

@@ -1,17 +1,28 @@
 #!/usr/local/bin/python3 -IS
-"""Ask a role in this container how it is: its words on standard output, exit code 0 when it can do its work."""
+"""Ask the role in this container how it is: ``tickloom-health PORT``. Exit code 0: it can do its work.
+
+What it answers goes to standard output, where ``docker inspect`` shows it.
+"""
 
 import http.client
 import sys
 
-PORT = 9100  # metrics and health of every role, set in the Dockerfile
-TIMEOUT_S = 4.0
+TIMEOUT_S = 4.0  # less than the HEALTHCHECK's own, so that it is us who say what is wrong
 
-try:
-    connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=TIMEOUT_S)
-    connection.request("GET", "/health")
-    answer = connection.getresponse()
-    print(answer.read().decode())
-except (OSError, http.client.HTTPException) as error:
-    sys.exit(f"no answer from port {PORT}: {error!r}")
-sys.exit(0 if answer.status == http.client.OK else 1)
+
+def main() -> int:
+    """Return the exit code."""
+    port = int(sys.argv[1])
+    try:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=TIMEOUT_S)
+        connection.request("GET", "/health")
+        answer = connection.getresponse()
+        print(answer.read().decode())
+    except (OSError, http.client.HTTPException) as error:
+        print(f"no answer from port {port}: {error!r}")
+        return 1
+    return 0 if answer.status == http.client.OK else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""The deployment's files, read; the tools that judge them; and the secrets that they ask for."""
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from prometheus_client import CollectorRegistry
+from prometheus_client.process_collector import ProcessCollector
+
+from agents.metrics import LaneMetrics
+from exporters.metrics import IntakeMetrics, SinkMetrics
+from stream.publisher import PublisherMetrics
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_SERIES_OF = {"counter": ["_total"], "histogram": ["_bucket", "_sum", "_count"], "gauge": [""]}
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The repository."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def compose() -> dict[str, Any]:
+    """docker-compose.yml as Compose sees it once ``make env`` has run: merged, with every variable put in."""
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    values = example_environment() | {name: f"test-{name.lower()}" for name in secret_names()}
+
+    def value_of(found: "re.Match[str]") -> str:
+        name, default = found[1], found[2] or ""
+        return values.get(name) or default.removeprefix(":-")
+
+    # A doubled dollar is Compose's way to write one.
+    filled = re.sub(r"(?<!\$)\$\{([A-Z_]+)(:[-?][^}]*)?\}", value_of, text).replace("$$", "$")
+    parsed: dict[str, Any] = yaml.safe_load(filled)
+    return parsed
+
+
+@pytest.fixture(scope="session")
+def roles(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The services that run our own image, by name."""
+    return {name: service for name, service in compose["services"].items() if service["image"] == "tickloom:local"}
+
+
+@pytest.fixture(scope="session")
+def exported() -> set[str]:
+    """The names of all series that the roles export."""
+    names = set()
+    for owner in (LaneMetrics, IntakeMetrics, SinkMetrics, PublisherMetrics):
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        owner(registry)
+        names |= {family.name + end for family in registry.collect() for end in _SERIES_OF[family.type]}
+    return names
+
+
+@pytest.fixture(scope="session")
+def tick_outcomes() -> set[str]:
+    """What can become of a tick: the label ``outcome`` of tickloom_ticks_total."""
+    registry = CollectorRegistry()
+    LaneMetrics(registry)
+    samples = [sample for family in registry.collect() for sample in family.samples]
+    return {sample.labels["outcome"] for sample in samples if sample.name == "tickloom_ticks_total"}
+
+
+@pytest.fixture
+def env_file(tmp_path: Path) -> Path:
+    """A ``.env`` with a value for every secret."""
+    path = tmp_path / "env"
+    secrets = {name: f"test-{name.lower()}" for name in secret_names()}
+    path.write_text("".join(f"{name}={value}\n" for name, value in (example_environment() | secrets).items()))
+    return path
+
+
+@pytest.fixture
+def tool() -> Callable[..., str]:
+    """Find one of several commands; skip where there is none, but fail in CI, which installs them."""
+
+    def find(*names: str) -> str:
+        for name in names:
+            found = shutil.which(name)
+            if found is not None:
+                return found
+        reason = f"there is no {' or '.join(names)} on the PATH"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+    return find
+
+
+def example_environment() -> dict[str, str]:
+    """Return what .env.example sets; a secret is empty there."""
+    lines = (ROOT / ".env.example").read_text("utf-8").splitlines()
+    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+
+
+def secret_names() -> set[str]:
+    """Return the names in .env.example that have no value."""
+    return {name for name, value in example_environment().items() if not value}
