@@ -148,6 +148,18 @@ class Delivery:
         except SinkUnavailable as error:
             await self._recover(error)
 
+    async def settle(self) -> None:
+        """Wait until everything sent so far is acknowledged, as long as it takes.
+
+        Raises:
+            SinkUnavailable: stopped, and not everything was acknowledged in time.
+            SinkRejected: Kafka will never take what is left.
+        """
+        try:
+            await self.publisher.flush()
+        except SinkUnavailable as error:
+            await self._recover(error)
+
     async def finish(self, state: str) -> None:
         """Wait until everything is acknowledged: without limit, or for the grace period once ``stop`` is set.
 
@@ -158,10 +170,7 @@ class Delivery:
             SinkUnavailable: stopped, and not everything was acknowledged in time.
             SinkRejected: Kafka will never take what is left.
         """
-        try:
-            await self.publisher.flush()
-        except SinkUnavailable as error:
-            await self._recover(error)
+        await self.settle()
         await self._bookmark()
         self.state = state
         self._tell()
