@@ -6,7 +6,7 @@ from typing import Any, Final
 import orjson
 
 from exporters.fields import prediction_fields
-from exporters.protocol import encode, frame
+from exporters.ws_protocol import encode, frame
 from stream.clock import Clock
 from stream.records import Records
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple, Protocol
 
 from exporters.burst import Burst, Item, reset_message
-from exporters.protocol import ALL, Mode, frame
+from exporters.ws_protocol import ALL, Mode, frame
 
 # Above this many bytes that the socket did not take yet, messages wait here, where they can be counted, replaced or
 # given up. It is what a healthy client takes in milliseconds.

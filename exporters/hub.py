@@ -13,7 +13,7 @@ from exporters.client import Client
 from exporters.feed_metrics import FeedMetrics
 from exporters.fields import prediction_fields
 from exporters.newest import Newest
-from exporters.protocol import (
+from exporters.ws_protocol import (
     ALL,
     CLOSE_IDLE,
     CLOSE_NOT_AUTHORISED,
