@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.process_collector import ProcessCollector
 
 from agents.metrics import LaneMetrics
+from exporters.feed_metrics import FeedMetrics
 from exporters.metrics import IntakeMetrics, SinkMetrics
 from stream.publisher import PublisherMetrics
 
@@ -53,7 +54,7 @@ def roles(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def exported() -> set[str]:
     """The names of all series that the roles export."""
     names = set()
-    for owner in (LaneMetrics, IntakeMetrics, SinkMetrics, PublisherMetrics):
+    for owner in (PublisherMetrics, LaneMetrics, IntakeMetrics, SinkMetrics, FeedMetrics):
         registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         owner(registry)
