@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.errors import TickloomError
+from stream.errors import SettingsError, TickloomError
 from stream.logs import set_up_logging
 from stream.settings import LoadedSettings, Settings, load_settings, masked
 
@@ -126,7 +126,9 @@ def demo(
 @cli.command(epilog="Example: tickloom ingest binance --symbols BTCUSDT,ETHUSDT --kafka localhost:9092")
 def ingest(
     source: Annotated[Exchange, typer.Argument(help="Where the ticks come from.")],
-    symbols: Annotated[str | None, typer.Option(help="Symbols of the exchange, with commas between.")] = None,
+    symbols: Annotated[
+        str | None, typer.Option(help="Symbols of the exchange, with commas between; of the simulator, how many.")
+    ] = None,
     rate: Annotated[float, typer.Option(help="Ticks a second of the simulator.")] = 500.0,
     seed: Annotated[int, typer.Option(help="Seed of the simulator.")] = 7,
     kafka: KafkaFlag = None,
@@ -136,10 +138,13 @@ def ingest(
     from stream import compose
 
     settings = _load(kafka=kafka, source_port=port).settings
-    names = symbols.split(",") if symbols else []
     if source is Exchange.SIMULATOR:
-        _run(lambda stop: compose.run_simulator(settings, stop, names, rate, seed))
+        if symbols is not None and not symbols.isdigit():
+            raise SettingsError(f"--symbols {symbols!r}; the simulator takes a number, and names them itself")
+        count = 8 if symbols is None else int(symbols)
+        _run(lambda stop: compose.run_simulator(settings, stop, count, rate, seed))
     else:
+        names = symbols.split(",") if symbols else []
         _run(lambda stop: compose.run_exchange(settings, stop, source.value, names))
 
 
@@ -199,6 +204,33 @@ def gateway(
 
     settings = _load(kafka=kafka, gateway_port=feed_port, exporter_port=port).settings
     _run(lambda stop: compose.run_gateway(settings, stop))
+
+
+@cli.command(epilog="Example: tickloom train --out models/champion/model.onnx --ticks 2000000 --seed 7")
+def train(
+    out: Annotated[Path, typer.Option(help="Where the model goes, ending in .onnx.")],
+    replay: Annotated[
+        Path | None, typer.Option(help="Train on these recorded ticks; else on the simulator.")
+    ] = None,
+    day: Annotated[str | None, typer.Option(help="Only this day of the recording, YYYY-MM-DD.")] = None,
+    ticks: Annotated[int, typer.Option(help="Ticks of the simulator.")] = 1_000_000,
+    symbols: Annotated[int, typer.Option(help="Symbols of the simulator.")] = 8,
+    rate: Annotated[float, typer.Option(help="Ticks a second of the simulator.")] = 500.0,
+    seed: Annotated[int, typer.Option(help="Seed of the simulator and of the training.")] = 7,
+    horizon_s: Annotated[float, typer.Option(help="How far ahead to predict.")] = 10.0,
+    dead_band_bps: Annotated[float, typer.Option(help="A move smaller than this is flat.")] = 1.0,
+    layers: Annotated[int, typer.Option(help="LSTM layers.")] = 1,
+    units: Annotated[int, typer.Option(help="Units of a layer.")] = 32,
+    epochs: Annotated[int, typer.Option(help="Epochs at the most.")] = 12,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train an LSTM on the engine's own features, export it to ONNX, check it, and write it (the `train` extra)."""
+    from stream import compose
+
+    _load()
+    data = compose.TrainingData(replay, day, ticks, symbols, rate, seed)
+    chosen = {"seed": seed, "horizon_s": horizon_s, "dead_band_bps": dead_band_bps}
+    compose.train_model(data, out, as_json, **chosen, layers=layers, units=units, epochs=epochs)
 
 
 @cli.command(epilog="Example: tickloom topics --kafka localhost:9092")

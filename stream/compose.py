@@ -7,6 +7,9 @@ compiler, nor a worker for the exporters' clients.
 
 import asyncio
 import gc
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,9 +18,14 @@ from prometheus_client import CollectorRegistry
 
 from stream.clock import NS_PER_S
 from stream.errors import InvariantError, SettingsError
+from stream.records import Records
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
 from stream.topics import await_topics, broker
+
+# Monday 2024-01-01 00:00 UTC: the same for all, so that one seed means one recording.
+_SIMULATED_OPENING_NS = 1_704_067_200 * NS_PER_S
+_TRAINING_CHUNK = 65_536
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
@@ -87,12 +95,20 @@ def freeze_garbage() -> None:
 
 
 async def run_simulator(
-    settings: Settings, stop: asyncio.Event, symbols: list[str], rate_per_s: float, seed: int
+    settings: Settings, stop: asyncio.Event, symbols: int, rate_per_s: float, seed: int
 ) -> None:
     """Send a simulated market to Kafka in real time until ``stop`` is set."""
-    from stream.sources import simulator
+    from stream.sources.simulating import run_simulator
 
-    await simulator.run_simulator(settings, stop, symbols, rate_per_s, seed)
+    await run_simulator(
+        settings,
+        broker(settings),
+        stop,
+        symbols=symbols,
+        seed=seed,
+        rate_per_s=rate_per_s,
+        port=settings.source_port,
+    )
 
 
 async def run_replay(
@@ -111,11 +127,7 @@ async def run_replay(
         factor = MAX_SPEED if speed == "max" else float(speed)
     except ValueError:
         raise SettingsError(f"the speed {speed!r}; right would be a number such as 1 or 10, or max") from None
-    try:
-        only = None if day is None else date.fromisoformat(day)
-    except ValueError:
-        raise SettingsError(f"the day {day!r}; right would be YYYY-MM-DD, as in 2013-10-07") from None
-    replay = Replay(paths, only, run=run)
+    replay = Replay(paths, _day(day), run=run)
     await run_replay(settings, broker(settings), replay, stop, speed=factor, port=settings.source_port)
 
 
@@ -144,3 +156,61 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
     from exporters import gateway
 
     await gateway.run_gateway(settings, stop)
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """What to train on: a replay, or else the simulator."""
+
+    replay: Path | None
+    day: str | None
+    ticks: int  # of the simulator
+    symbols: int
+    rate_per_s: float
+    seed: int
+
+    def __iter__(self) -> Iterator[Records]:
+        """Yield the ticks in chunks."""
+        if self.replay is not None:
+            from stream.sources.replay import Replay
+
+            yield from Replay([self.replay], _day(self.day)).days()
+            return
+        from stream.sources.simulator import Simulator, symbol_names
+
+        market = Simulator(symbol_names(self.symbols), self.seed, _SIMULATED_OPENING_NS, self.rate_per_s)
+        for start in range(0, self.ticks, _TRAINING_CHUNK):
+            yield market.chunk(min(_TRAINING_CHUNK, self.ticks - start))
+
+
+def train_model(data: TrainingData, out: Path, as_json: bool, **chosen: Any) -> None:
+    """Train, export, check and write a model; print what came of it.
+
+    Raises:
+        SettingsError: TensorFlow is not installed.
+        ModelError: too little data, or the export is not what was trained.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=as_json)
+    try:
+        from models.train import TrainSettings, train
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"training needs {error.name}, which serving does not: uv sync --extra train, or "
+            "pip install 'tickloom[train]'"
+        ) from None
+    report = train(data, TrainSettings(**chosen), out, console)
+    if as_json:
+        metrics = {"model": str(report.path), "id": f"{report.card.model_id:016x}", **report.card.metrics}
+        print(json.dumps(metrics))  # noqa: T201  (the result of the command)
+    else:
+        console.print(report.table())
+        console.print(f"serve it with: tickloom worker --model {report.path}")
+
+
+def _day(text: str | None) -> date | None:
+    try:
+        return None if text is None else date.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(f"the day {text!r}; right would be YYYY-MM-DD, as in 2013-10-07") from None
