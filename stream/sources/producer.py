@@ -76,13 +76,15 @@ async def discard_producer(producer: AIOKafkaProducer) -> None:
         if stopping.exception() is not None:
             logger.debug("a discarded producer ended with %r", stopping.exception())
         return
-    # `stop` waits for acknowledgements without limit, and nothing public ends that.
-    stopping.cancel()
+    # `stop` waits for acknowledgements without limit, and nothing public ends that. Closing the connections ends
+    # the requests that the sender waits for; closing them again ends those that it has opened meanwhile.
     sender_task = producer._sender.sender_task  # noqa: SLF001
+    tasks = {stopping} if sender_task is None else {stopping, sender_task}
+    for task in tasks:
+        task.cancel()
     await producer.client.close()
-    if sender_task is not None:
-        sender_task.cancel()
-        await asyncio.wait({sender_task, stopping}, timeout=_DISCARD_S)
+    await asyncio.wait(tasks, timeout=_DISCARD_S)
+    await producer.client.close()
 
 
 def as_sink_error(error: BaseException, topic: str) -> SinkError:
