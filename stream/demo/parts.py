@@ -63,6 +63,11 @@ class Part:
         """Whether the process runs."""
         return self._child is not None and self._child.alive()
 
+    @property
+    def exit_code(self) -> int | None:
+        """How the process ended, or None while it runs."""
+        return None if self._child is None else self._child.returncode
+
     def start(self) -> None:
         """Start the process; `poll` tells when it is ready."""
         with Path(os.devnull).open("rb") as nothing:
@@ -73,11 +78,11 @@ class Part:
         """Start a new process a moment after the last one died, unless its work is done."""
         if self._child is None or self._child.alive() or self.finished:
             return
-        if self.role.ends_by_itself and self._child.returncode == 0:
+        if self.role.ends_by_itself and self.exit_code == 0:
             self.finished = True
         elif self._died_s is None:
             self._died_s = time.monotonic()
-            logger.warning("%s ended with code %s:\n%s", self.role.name, self._child.returncode, self.last_lines())
+            logger.warning("%s ended with code %s:\n%s", self.role.name, self.exit_code, self.last_lines())
         elif time.monotonic() - self._died_s >= _RESTART_AFTER_S:
             self.restarts += 1
             self.start()
