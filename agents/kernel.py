@@ -22,8 +22,6 @@ _MAX_SIZE: Final = 1e18
 # No market moves a feature that far; a tick with a wrong price would, and would saturate the model's state.
 _FEATURE_LIMIT: Final = 1e6
 _RING_MASK: Final = RING - 1
-_FNV_OFFSET: Final = 0xCBF29CE484222325
-_FNV_PRIME: Final = 0x100000001B3
 _EMA_12: Final = 2.0 / 13.0
 _EMA_26: Final = 2.0 / 27.0
 _EMA_9: Final = 2.0 / 10.0
@@ -54,10 +52,7 @@ def apply_ticks(
     out_ref: Any,
     reasons: Any,
 ) -> tuple[int, int, bool]:
-    """Apply ticks in order; return how many were accepted, how many symbols there are, and if all is finite.
-
-    `agents/windows.py` owns the arrays and describes them.
-    """
+    """Apply ticks in order; return how many were accepted, how many symbols there are, and if all is finite."""
     accepted, finite = 0, True
     for index in range(len(ticks)):
         tick = ticks[index]
@@ -69,7 +64,7 @@ def apply_ticks(
             reason = _check_new_symbol(words[index], count, len(keys))
             if reason == 0:
                 reason = _check_tick(tick, states[row], lateness_ns, future_ns)
-            if reason != 0:
+            if reason != 0 and reason != Reject.MISSING_SIDE.value:
                 reasons[index] = reason
                 outcomes[reason] += 1
                 continue
@@ -85,14 +80,15 @@ def apply_ticks(
                 outcomes[SKIPPED] += 1
                 continue
             state.offset = offsets[index]
-            touched[row] = serial
-            dirty[row] = True
+            touched[row], dirty[row] = serial, True
             if is_first:
                 rounds[row] = 0
-        reason = 0 if is_new else _judge(tick, state, lateness_ns, future_ns)
+        if not is_new:
+            reason = _judge(tick, state, lateness_ns, future_ns)
         reasons[index] = reason
         outcomes[reason] += 1
         if reason != 0:
+            _take_note(reason, tick, state)
             continue
         _update(tick, state, out[accepted])
         finite &= _limit(out[accepted])
@@ -156,31 +152,38 @@ def _start(state: Any, tick: Any) -> None:
 
 @njit(cache=True, error_model="numpy")
 def _judge(tick: Any, state: Any, lateness_ns: int, future_ns: int) -> Any:
-    """Return 0 where a tick of a known symbol is to be used, else why not; count it in the symbol's state."""
+    """Return 0 where a tick of a known symbol is to be used, else why not."""
     if tick.stream_id == state.stream_id and tick.source_seq <= state.source_seq:
-        state.duplicates += uint64(1)
         return DUPLICATE
     state.stream_id = tick.stream_id
     state.source_seq = tick.source_seq
-    reason = _check_tick(tick, state, lateness_ns, future_ns)
-    if reason != 0:
+    return _check_tick(tick, state, lateness_ns, future_ns)
+
+
+@njit(cache=True)
+def _take_note(reason: int, tick: Any, state: Any) -> None:
+    """Count a tick that is not used, in its symbol's state; keep the first side of a book for the other to come."""
+    if reason == DUPLICATE:
+        state.duplicates += uint64(1)
+    else:
         state.rejected += uint64(1)
-    return reason
+    if reason == Reject.MISSING_SIDE.value:
+        state.bid, state.bid_size, state.ask, state.ask_size = _book_after(tick, state)
 
 
 @njit(cache=True, error_model="numpy")
 def _check_tick(tick: Any, state: Any, lateness_ns: int, future_ns: int) -> Any:
-    """Return 0 where a tick is sound, else a `Reject`."""
     if tick.kind == 1:
         reason = _check_trade(tick)
     elif tick.kind == 2:
         reason = _check_quote(tick, state)
     else:
         reason = Reject.BAD_KIND.value
-    if reason == 0 and tick.event_ns > tick.recv_ns + future_ns:
-        reason = Reject.FUTURE.value
-    if reason == 0 and tick.event_ns < state.event_ns - lateness_ns:
-        reason = Reject.LATE.value
+    if reason == 0 or reason == Reject.MISSING_SIDE.value:
+        if tick.event_ns > tick.recv_ns + future_ns:
+            return Reject.FUTURE.value
+        if tick.event_ns < state.event_ns - lateness_ns:
+            return Reject.LATE.value
     return reason
 
 
@@ -199,30 +202,39 @@ def _check_trade(tick: Any) -> Any:
 
 @njit(cache=True, error_model="numpy")
 def _check_quote(tick: Any, state: Any) -> Any:
-    if np.isinf(tick.bid) or np.isinf(tick.ask) or np.isinf(tick.bid_size) or np.isinf(tick.ask_size):
+    # A comparison with NaN, a side or a size that is not told, is False.
+    is_infinite = np.isinf(tick.bid) or np.isinf(tick.ask) or np.isinf(tick.bid_size) or np.isinf(tick.ask_size)
+    if is_infinite or (np.isnan(tick.bid) and np.isnan(tick.ask)):
         return Reject.NOT_FINITE.value
-    if np.isnan(tick.bid) and np.isnan(tick.ask):
-        return Reject.NOT_FINITE.value
-    bid = state.bid if np.isnan(tick.bid) else tick.bid
-    ask = state.ask if np.isnan(tick.ask) else tick.ask
-    if (np.isnan(tick.bid) and state.bid == 0.0) or (np.isnan(tick.ask) and state.ask == 0.0):
-        return Reject.MISSING_SIDE.value
-    if bid <= 0.0 or ask <= 0.0:
+    if tick.bid <= 0.0 or tick.ask <= 0.0:
         return Reject.NOT_POSITIVE.value
     if tick.bid_size < 0.0 or tick.ask_size < 0.0:
         return Reject.NEGATIVE_SIZE.value
-    if min(bid, ask) < _MIN_PRICE or max(bid, ask) > _MAX_PRICE:
+    if tick.bid < _MIN_PRICE or tick.bid > _MAX_PRICE or tick.ask < _MIN_PRICE or tick.ask > _MAX_PRICE:
         return Reject.OUT_OF_RANGE.value
     if tick.bid_size > _MAX_SIZE or tick.ask_size > _MAX_SIZE:
         return Reject.OUT_OF_RANGE.value
-    if bid > ask:
-        return Reject.CROSSED.value
-    return 0
+    bid, _, ask, _ = _book_after(tick, state)
+    if bid == 0.0 or ask == 0.0:
+        return Reject.MISSING_SIDE.value
+    return Reject.CROSSED.value if bid > ask else 0
+
+
+@njit(cache=True, inline="always")
+def _book_after(tick: Any, state: Any) -> Any:
+    # A missing side keeps its last price and size. A price that is told without a size has the size 0.
+    bid, bid_size, ask, ask_size = state.bid, state.bid_size, state.ask, state.ask_size
+    if not np.isnan(tick.bid):
+        bid = tick.bid
+        bid_size = 0.0 if np.isnan(tick.bid_size) else tick.bid_size
+    if not np.isnan(tick.ask):
+        ask = tick.ask
+        ask_size = 0.0 if np.isnan(tick.ask_size) else tick.ask_size
+    return bid, bid_size, ask, ask_size
 
 
 @njit(cache=True, error_model="numpy")
 def _update(tick: Any, state: Any, out: Any) -> None:
-    """Advance every window of one symbol by one accepted tick and write its feature row."""
     gap_s = max(tick.event_ns - state.event_ns, 0) / NS_PER_S
     state.gap_s = 1.0 if state.seq == 0 else state.gap_s + _EMA_32 * (gap_s - state.gap_s)
     state.event_ns = max(state.event_ns, tick.event_ns)
@@ -230,7 +242,7 @@ def _update(tick: Any, state: Any, out: Any) -> None:
         _take_quote(tick, state)
     else:
         _take_trade(tick, state)
-    has_book = state.bid > 0.0
+    has_book = state.bid > 0.0 and state.ask > 0.0
     ref = 0.5 * (state.bid + state.ask) if has_book else state.last_price
     _roll(state, ref)
     _price_features(state, ref, out)
@@ -239,16 +251,8 @@ def _update(tick: Any, state: Any, out: Any) -> None:
 
 @njit(cache=True, error_model="numpy")
 def _take_quote(tick: Any, state: Any) -> None:
-    # A missing side keeps its last price and size; _check_quote saw to it that there are some. Where the venue
-    # tells a price without a size, the size is 0.
-    bid, bid_size, ask, ask_size = state.bid, state.bid_size, state.ask, state.ask_size
-    if not np.isnan(tick.bid):
-        bid = tick.bid
-        bid_size = 0.0 if np.isnan(tick.bid_size) else tick.bid_size
-    if not np.isnan(tick.ask):
-        ask = tick.ask
-        ask_size = 0.0 if np.isnan(tick.ask_size) else tick.ask_size
-    if state.bid > 0.0:
+    bid, bid_size, ask, ask_size = _book_after(tick, state)
+    if state.bid > 0.0 and state.ask > 0.0:
         # Source: Cont, Kukanov, Stoikov, "The price impact of order book events", J. Fin. Econometrics 12(1), 2014.
         flow = 0.0
         if bid >= state.bid:
@@ -270,7 +274,7 @@ def _take_quote(tick: Any, state: Any) -> None:
 def _take_trade(tick: Any, state: Any) -> None:
     # The aggressor where the venue tells it; else the quote test, then the tick test.
     # Source: Lee, Ready, "Inferring trade direction from intraday data", J. Finance 46(2), 1991.
-    mid = 0.5 * (state.bid + state.ask)
+    mid = 0.5 * (state.bid + state.ask) if state.bid > 0.0 and state.ask > 0.0 else 0.0
     if tick.side != 0:
         side = 1.0 if tick.side > 0 else -1.0
     elif mid > 0.0 and tick.price != mid:
@@ -375,26 +379,22 @@ def _market_features(state: Any, has_book: bool, out: Any) -> None:
     out[14] = state.flow / state.depth if state.depth > 0.0 else 0.0
     out[15] = state.signed_size / state.size if state.size > 0.0 else 0.0
     out[16] = np.log(1.0 + 1.0 / max(state.gap_s, 1e-6))
-    since_s = _MAX_SINCE_TRADE_S
-    if state.trade_ns > 0:
-        since_s = min(max(state.event_ns - state.trade_ns, 0) / NS_PER_S, _MAX_SINCE_TRADE_S)
-    out[17] = np.log(1.0 + since_s)
+    since_s = (state.event_ns - state.trade_ns) / NS_PER_S if state.trade_ns > 0 else _MAX_SINCE_TRADE_S
+    out[17] = np.log(1.0 + min(since_s, _MAX_SINCE_TRADE_S))
 
 
 @njit(cache=True, inline="always")
 def _limit(out: Any) -> Any:
     """Limit the features; return whether they are finite. A NaN stays, to be seen."""
     for feature in range(len(out)):
-        if out[feature] > _FEATURE_LIMIT:
-            out[feature] = _FEATURE_LIMIT
-        elif out[feature] < -_FEATURE_LIMIT:
-            out[feature] = -_FEATURE_LIMIT
+        if abs(out[feature]) > _FEATURE_LIMIT:
+            out[feature] = np.copysign(_FEATURE_LIMIT, out[feature])
     return np.isfinite(out.sum())
 
 
 @njit(cache=True, inline="always")
 def _fnv1a(words: Any) -> Any:
-    value = uint64(_FNV_OFFSET)
+    value = uint64(0xCBF29CE484222325)
     for word in words:
-        value = (value ^ uint64(word)) * uint64(_FNV_PRIME)
+        value = (value ^ uint64(word)) * uint64(0x100000001B3)
     return value

@@ -7,7 +7,8 @@
 | a size is negative | rejected: NEGATIVE_SIZE (zero is legal: some gold trades have it) |
 | a price beyond 1e-12..1e15, a size above 1e18 | rejected: OUT_OF_RANGE (no market has it; its squares overflow) |
 | bid above ask | rejected: CROSSED (locked, bid = ask, is legal) |
-| one side of a quote is missing (NaN) | that side keeps its last price and size; MISSING_SIDE where there is none |
+| one side of a quote is missing (NaN) | that side keeps its last price and size |
+| one side is missing and there is no last one | rejected: MISSING_SIDE; the one that is there is kept |
 | older than the symbol's newest by more than the lateness | rejected: LATE (less is accepted as it comes) |
 | ahead of its own ``recv_ns`` by more than the allowed skew | rejected: FUTURE |
 | neither trade nor quote | rejected: BAD_KIND |
@@ -16,7 +17,7 @@
 | ``source_seq`` not above the last of the same stream | dropped and counted: a duplicate |
 
 Rejected ticks go to ``ticks.rejected`` with the reason; all are counted by reason, and by symbol in its `STATE`.
-A symbol has a `STATE` row from its first accepted tick on, so that garbage takes no room. No verdict depends on the
+A symbol has a `STATE` row from its first sound tick on, so that garbage takes no room. No verdict depends on the
 time of day when it is given: a replay after a crash must give the same ones.
 
 The checks are compiled; they stand in `agents/kernel.py`.

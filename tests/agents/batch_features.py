@@ -17,10 +17,16 @@ Floats = NDArray[np.float64]
 _LIMIT = 1e6
 
 
-def batch_features(ticks: Records) -> Floats:
-    """Return ``float64[N, features.COUNT]`` for the accepted ticks of one symbol, ``TICK[N]``."""
+def batch_features(ticks: Records, accepted: NDArray[np.bool_] | None = None) -> Floats:
+    """Return ``float64[N, features.COUNT]`` for the N accepted ticks of one symbol.
+
+    Others may stand between them: quotes of a first side, which only wait for the other one.
+    """
+    if accepted is None:
+        accepted = np.ones(len(ticks), np.bool_)
+    book = {name: values[accepted] for name, values in _book(ticks).items()}
+    ticks = ticks[accepted]
     is_quote = ticks["kind"] == TickKind.QUOTE
-    book = _book(ticks, is_quote)
     mid = (book["bid"] + book["ask"]) / 2
     last_price = _forward(np.where(is_quote, np.nan, ticks["price"]))
     ref = np.where(np.isnan(mid), last_price, mid)
@@ -87,8 +93,9 @@ def _rsi(ref: Floats, period: int) -> Floats:
         return np.where(gain + loss > 0, 100 * gain / (gain + loss), 50.0)
 
 
-def _book(ticks: Records, is_quote: NDArray[np.bool_]) -> dict[str, Floats]:
+def _book(ticks: Records) -> dict[str, Floats]:
     """Return the book after each tick; NaN before there is one."""
+    is_quote = ticks["kind"] == TickKind.QUOTE
     book = {}
     for side in ("bid", "ask"):
         told = is_quote & ~np.isnan(ticks[side])

@@ -49,18 +49,22 @@ def test_every_feature_equals_the_batch_answer_at_every_tick(seed: int) -> None:
     ticks = random_market(np.random.default_rng(seed), 3000, symbols=3, bad=0.02 * (seed % 2))
     windows = Windows(LATENESS_NS, FUTURE_NS)
     rows, reasons = run(ticks, windows)
-    accepted = ticks[reasons == 0]
-    assert len(accepted) == len(rows) > 2000
-    for symbol in np.unique(accepted["symbol"]):
-        of_symbol = accepted["symbol"] == symbol
-        assert_equal_features(rows[of_symbol], batch_features(accepted[of_symbol]))
+    accepted = reasons == 0
+    assert accepted.sum() == len(rows) > 2000
+    used = accepted | (reasons == Reject.MISSING_SIDE)
+    for symbol in np.unique(ticks["symbol"][accepted]):
+        of_symbol = used & (ticks["symbol"] == symbol)
+        expected = batch_features(ticks[of_symbol], accepted[of_symbol])
+        assert_equal_features(rows[ticks["symbol"][accepted] == symbol], expected)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 13, 14, 15, 16, 19, 20, 21, 31, 32, 33, 63, 64, 65, 66, 127, 128, 129])
 def test_every_feature_is_right_while_the_windows_fill(count: int) -> None:
     ticks = random_market(np.random.default_rng(count), count, symbols=1)
     rows, reasons = run(ticks)
-    assert_equal_features(rows, batch_features(ticks[reasons == 0]))
+    # One-sided quotes may cross what stands on the other side; such a tick changes nothing.
+    used = np.isin(reasons, [0, Reject.MISSING_SIDE])
+    assert_equal_features(rows, batch_features(ticks[used], reasons[used] == 0))
 
 
 def test_every_feature_equals_the_batch_answer_on_a_recorded_day(shared_data: Path) -> None:
@@ -154,7 +158,7 @@ STEPS_NS = st.sampled_from([0, 1, 1000, 10**9, 3600 * 10**9, 10**16, -1, -(10**9
 @st.composite
 def nasty_ticks(draw: st.DrawFn) -> Records:
     """Ticks that no market has, and that are still legal."""
-    count = draw(st.integers(1, 150))
+    count = draw(st.integers(1, 80))
     ticks = empty_ticks(count)
     now_ns = START_NS
     for position in range(count):
@@ -173,7 +177,7 @@ def nasty_ticks(draw: st.DrawFn) -> Records:
     return ticks
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=80)
 @given(nasty_ticks())
 def test_features_are_finite_and_in_their_ranges_whatever_is_legal(ticks: Records) -> None:
     rows, reasons = run(ticks)
@@ -267,7 +271,9 @@ def test_all_that_is_compiled_with_a_cache_calls_nothing_compiled_of_another_fil
     root = Path(kernel.__file__).parents[1]
     compiled: dict[str, set[str]] = {}
     imported: dict[str, set[str]] = {}
-    for path in [*root.glob("agents/*.py"), *root.glob("models/*.py"), *root.glob("exporters/*.py")]:
+    for path in [
+        path for package in ("stream", "agents", "models", "exporters") for path in (root / package).rglob("*.py")
+    ]:
         tree = ast.parse(path.read_text())
         compiled[path.name] = {
             node.name
