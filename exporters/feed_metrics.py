@@ -1,51 +1,79 @@
-"""What the gateway counts."""
+"""What the gateway counts. The hub adds to plain numbers; Prometheus's objects are made when it asks."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from collections import Counter
+from collections.abc import Iterable
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from stream.records import Records
+from stream.telemetry import StageLatencies
+
+# Each stage from when to when; the last two end when the gateway has read the prediction.
+_STAGES: Final = {
+    "source_to_lane": ("recv_ns", "consumed_ns"),
+    "features": ("consumed_ns", "features_ns"),
+    "inference": ("features_ns", "inferred_ns"),
+    "publish": ("inferred_ns", "published_ns"),
+}
+_TO_GATEWAY: Final = {"publish_to_gateway": "published_ns", "total": "recv_ns"}
 
 
 class FeedMetrics:
-    """Counters of the feed, and figures for ``/health`` and the page."""
+    """Numbers of one gateway."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register everything with ``registry``."""
-        self.clients = Gauge("tickloom_feed_clients", "Connected clients", registry=registry)
-        self.messages = Counter("tickloom_feed_messages", "Predictions written to clients", registry=registry)
-        self.slow_disconnects = Counter(
-            "tickloom_feed_slow_disconnects", "Clients that were sent away for being slow", registry=registry
-        )
-        self._refused = Counter(
-            "tickloom_feed_refused_requests", "Requests answered with an error", ["code"], registry=registry
-        )
-        self._turned_away = Counter(
-            "tickloom_feed_turned_away", "Handshakes answered with an error", ["status"], registry=registry
-        )
-        self._published = Counter("tickloom_feed_predictions", "Predictions handed to the feed", registry=registry)
-        self._symbols = Gauge("tickloom_feed_symbols", "Symbols with a prediction", registry=registry)
-        self._lag = Gauge("tickloom_consumer_lag_blocks", "Blocks behind the end", ["partition"], registry=registry)
-        self._sink_lag = Gauge(
-            "tickloom_sink_lag_blocks", "Blocks that another exporter is behind", ["exporter"], registry=registry
-        )
-        self.published = 0
+        self.clients = 0
+        self.symbols = 0
+        self.sent = 0  # predictions handed to sockets, over all clients
+        self.skipped = 0  # predictions that conflation left out, over all clients
+        self.slow_closes = 0
+        self.refused: Counter[str] = Counter()  # connections, by reason
+        self.bad_messages: Counter[str] = Counter()  # of clients, by code
+        self.lag_blocks: dict[int, int] = {}
+        self.stages = StageLatencies((*_STAGES, *_TO_GATEWAY))
+        registry.register(self.stages)
+        registry.register(self)
 
-    def on_published(self, rows: int, symbols: int) -> None:
-        """Count predictions that went through the hub."""
-        self._published.inc(rows)
-        self._symbols.set(symbols)
-        self.published += rows
+    def on_read(self, rows: Records, read_ns: int) -> None:
+        """Record how long each stage of ``PREDICTION[N]`` took that we read at ``read_ns``."""
+        stages = self.stages.stages
+        if len(rows) == 1:  # arrays for one number would cost more than all the rest of its way
+            row = rows[0]
+            for stage, (start, end) in _STAGES.items():
+                stages[stage].record_one(int(row[end]) - int(row[start]))
+            for stage, start in _TO_GATEWAY.items():
+                stages[stage].record_one(read_ns - int(row[start]))
+            return
+        for stage, (start, end) in _STAGES.items():
+            stages[stage].record(rows[end] - rows[start])
+        for stage, start in _TO_GATEWAY.items():
+            stages[stage].record(read_ns - rows[start])
 
-    def on_refused(self, code: str) -> None:
-        """Count a request that was answered with an error."""
-        self._refused.labels(code).inc()
-
-    def on_turned_away(self, status: int) -> None:
-        """Count a handshake that was answered with an error."""
-        self._turned_away.labels(str(status)).inc()
-
-    def on_lag(self, lag_blocks: dict[int, int]) -> None:
-        """Set how far each partition is behind."""
-        for partition, blocks in lag_blocks.items():
-            self._lag.labels(str(partition)).set(blocks)
-
-    def on_sink_lag(self, exporter: str, blocks: int) -> None:
-        """Set how far another exporter is behind."""
-        self._sink_lag.labels(exporter).set(blocks)
+    def collect(self) -> Iterable[Metric]:
+        """Yield every metric: the protocol of a Prometheus collector."""
+        for name, text, value in (
+            ("tickloom_feed_clients", "Clients of the feed", self.clients),
+            ("tickloom_feed_symbols", "Symbols that the feed knows", self.symbols),
+        ):
+            yield GaugeMetricFamily(name, text, value=value)
+        for name, text, value in (
+            ("tickloom_feed_sent", "Predictions sent, over all clients", self.sent),
+            ("tickloom_feed_skipped", "Predictions that clients of `latest` did not get", self.skipped),
+            ("tickloom_feed_slow_closes", "Clients of `full` closed because they were too slow", self.slow_closes),
+        ):
+            yield CounterMetricFamily(name, text, value=value)
+        for name, text, label, counts in (
+            ("tickloom_feed_refused", "Connections refused or closed by us", "reason", self.refused),
+            ("tickloom_feed_bad_messages", "Messages of clients that got an error", "code", self.bad_messages),
+        ):
+            family = CounterMetricFamily(name, text, labels=[label])
+            for key, count in counts.items():
+                family.add_metric([key], count)
+            yield family
+        lag = GaugeMetricFamily("tickloom_consumer_lag_blocks", "Blocks behind the end", labels=["partition"])
+        for partition, blocks in self.lag_blocks.items():
+            lag.add_metric([str(partition)], blocks)
+        yield lag

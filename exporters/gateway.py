@@ -1,5 +1,243 @@
-"""OWNERSHIP NOTE (15:31): the gateway, protocol.py, page/ and their tests are being written by ANOTHER helper now.
+"""The gateway: the WebSocket feed at ``/feed``, and the page, on one port.
 
-Helper of the sinks (redis, clickhouse, consume): do NOT write or edit gateway.py, protocol.py, feed*.py, page/ or
-their tests; finish and commit the sinks with their tests, then report.
+    predictions ─▶ feed_tail ─▶ feed_hub (feed_board) ─▶ feed_client, one per connection ─▶ desks, browsers
+    (Kafka)        Intake       fan-out, JSON once        queue, back-pressure             feed_session answers them
+
+Any number of gateways give the same symbol, seq and epoch for the same prediction, so a client may listen to two
+and take whichever is first. The messages are described in `exporters.protocol` and `exporters.feed_wire`.
 """
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.http11 import Request, Response
+
+from exporters.feed_hub import Hub
+from exporters.feed_metrics import FeedMetrics
+from exporters.feed_pacer import Pacer
+from exporters.feed_page import http_response, page_response
+from exporters.feed_session import FIRST_STEP_WITHIN_S, Sessions, origin_is_ours
+from exporters.feed_tail import Tail
+from exporters.intake import Intake
+from exporters.metrics import IntakeMetrics
+from exporters.protocol import MAX_INBOUND_BYTES, Close
+from stream.clock import Clock, wall_ns
+from stream.errors import SettingsError
+from stream.settings import Settings
+from stream.telemetry import Health, TelemetryServer
+from stream.topics import PREDICTIONS, await_topics
+
+logger = logging.getLogger(__name__)
+
+# Each is a file descriptor, of which a process commonly has 1,024, and one visit of each flush, every 10 ms.
+MAX_CLIENTS: Final = 500
+HEARTBEAT_EVERY_S: Final = 1.0
+# Clients that are told have this long to go to another gateway before they are closed.
+GOING_AWAY_S: Final = 1.0
+_CLOSE_WITHIN_S: Final = 2.0
+# A dead peer is found after 20 + 40 s; a slow one may take that long to get to the ping behind its data.
+_PING_EVERY_S: Final = 20.0
+_PONG_WITHIN_S: Final = 40.0
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where a running gateway listens."""
+
+    feed: str  # ws://HOST:PORT/feed
+    page: str  # http://HOST:PORT/
+    telemetry: str  # http://HOST:PORT
+
+
+OnReady = Callable[[Addresses], None]
+
+
+async def run_gateway(settings: Settings, stop: asyncio.Event, on_ready: OnReady | None = None) -> None:
+    """Serve the feed and the page until ``stop`` is set; then tell the clients and close.
+
+    Args:
+        settings: ``kafka`` must be set.
+        stop: ends it.
+        on_ready: told where it listens, once it does.
+
+    Raises:
+        SettingsError: no Kafka is set, or a port cannot be listened on.
+        ServerError: the topics have another number of partitions than ``settings.partitions``.
+    """
+    if settings.kafka is None:
+        raise SettingsError("the gateway needs the setting `kafka`: TICKLOOM_KAFKA=HOST:PORT, or --kafka")
+    await Gateway(settings).run(stop, on_ready)
+
+
+class Gateway:
+    """One gateway process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        topic: str = PREDICTIONS,
+        clock: Clock = wall_ns,
+        first_step_within_s: float = FIRST_STEP_WITHIN_S,
+    ) -> None:
+        """Make the parts; `run` runs them.
+
+        Args:
+            settings: ``kafka`` must be set.
+            topic: where the predictions are.
+            clock: ns since 1970 UTC.
+            first_step_within_s: a client must show its token, and subscribe, in this time.
+        """
+        self._settings, self._topic, self._clock = settings, topic, clock
+        self._registry = CollectorRegistry()
+        self._health = Health("gateway")
+        self._metrics = FeedMetrics(self._registry)
+        self._intake_metrics = IntakeMetrics(self._registry)
+        self._hub = Hub(self._metrics, clock)
+        self._pacer = Pacer(self._hub.flush)
+        token = settings.feed_token
+        self._token = None if token is None else token.get_secret_value()
+        self._sessions = Sessions(
+            self._hub, self._metrics, clock, settings.gateway_queue, self._token, first_step_within_s
+        )
+        self._connections = 0
+
+    async def run(self, stop: asyncio.Event, on_ready: OnReady | None = None) -> None:
+        """Serve until ``stop`` is set.
+
+        Raises:
+            SettingsError, ServerError: as `run_gateway`.
+        """
+        settings = self._settings
+        async with TelemetryServer(
+            self._health, self._registry, self.figures, settings.host, settings.exporter_port
+        ) as telemetry:
+            server = await self._listen()
+            port = server.sockets[0].getsockname()[1]
+            host = f"[{settings.host}]" if ":" in settings.host else settings.host
+            where = Addresses(
+                f"ws://{host}:{port}/feed", f"http://{host}:{port}/", f"http://{host}:{telemetry.port}"
+            )
+            logger.info("feed at %s, page at %s", where.feed, where.page)
+            if on_ready is not None:
+                on_ready(where)
+            tasks = [asyncio.create_task(self._follow(stop)), asyncio.create_task(self._beat())]
+            try:
+                await self._until(stop, tasks)
+            finally:
+                await self._say_goodbye(server)
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                self._pacer.cancel()
+        logger.info("gateway: sent %d predictions", self._metrics.sent)
+
+    def figures(self) -> dict[str, Any]:
+        """Return what ``/health`` and the heartbeat show."""
+        metrics, intake = self._metrics, self._intake_metrics
+        return {
+            "clients": metrics.clients,
+            "predictions": intake.received,
+            "symbols": metrics.symbols,
+            "sent": metrics.sent,
+            "skipped": metrics.skipped,
+            "duplicates": intake.duplicates,
+            "missing": intake.missing,
+            "bad": intake.bad,
+            "slow_closes": metrics.slow_closes,
+            "stages_us": metrics.stages.summary_us(),
+            "lag_blocks": {str(partition): lag for partition, lag in sorted(metrics.lag_blocks.items())},
+        }
+
+    async def _until(self, stop: asyncio.Event, tasks: "list[asyncio.Task[None]]") -> None:
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            done, _ = await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
+            for task in done - {stopped}:
+                task.result()  # raises what ended it
+        finally:
+            stopped.cancel()
+
+    async def _follow(self, stop: asyncio.Event) -> None:
+        if await await_topics(self._settings, self._health, stop):
+            tail = Tail(
+                self._settings,
+                self._topic,
+                Intake(self._intake_metrics),
+                self._hub,
+                self._pacer,
+                self._metrics,
+                self._health,
+                self._clock,
+            )
+            # Not `stop`: clients get what comes until they are closed.
+            await tail.run(asyncio.Event())
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(HEARTBEAT_EVERY_S)
+            self._hub.flush()  # so that the seqs of the heartbeat are those that a client of `latest` has
+            self._hub.beat({**self.figures(), "problems": self._health.problems})
+
+    async def _listen(self) -> Server:
+        settings = self._settings
+        # Handshakes that fail (port scans, health checks) are no errors of ours; our own are logged by sessions.
+        quiet = logging.getLogger("exporters.gateway.websockets")
+        quiet.setLevel(logging.CRITICAL)
+        try:
+            return await serve(
+                self._serve,
+                settings.host,
+                settings.gateway_port,
+                process_request=self._on_request,
+                compression=None,  # the same bytes go to every client; to compress would be work for each
+                max_size=MAX_INBOUND_BYTES,
+                ping_interval=_PING_EVERY_S,
+                ping_timeout=_PONG_WITHIN_S,
+                close_timeout=_CLOSE_WITHIN_S,
+                server_header=None,
+                logger=quiet,
+            )
+        except OSError as error:
+            raise SettingsError(
+                f"cannot listen on {settings.host}:{settings.gateway_port}: {error.strerror}; "
+                "set another gateway_port, or 0 for any"
+            ) from None
+
+    def _on_request(self, _: ServerConnection, request: Request) -> Response | None:
+        path = request.path.partition("?")[0]
+        if path != "/feed":
+            return page_response(path)
+        if not origin_is_ours(request, self._token is not None):
+            self._metrics.refused["origin"] += 1
+            return http_response(HTTPStatus.FORBIDDEN, b"the feed is not for pages of other sites (Origin)\n")
+        if self._connections >= MAX_CLIENTS:
+            self._metrics.refused["full"] += 1
+            text = f"there are {MAX_CLIENTS} clients already; use another gateway\n".encode()
+            return http_response(HTTPStatus.SERVICE_UNAVAILABLE, text, Retry_After="5")
+        return None
+
+    async def _serve(self, connection: ServerConnection) -> None:
+        self._connections += 1
+        try:
+            await self._sessions.serve(connection)
+        finally:
+            self._connections -= 1
+
+    async def _say_goodbye(self, server: Server) -> None:
+        server.close(close_connections=False)  # nobody new; this returns at once
+        if self._hub.clients:
+            self._hub.tell_all({"type": "going_away", "deadline_ms": int(GOING_AWAY_S * 1000)})
+            deadline_s = asyncio.get_running_loop().time() + GOING_AWAY_S
+            while self._hub.clients and asyncio.get_running_loop().time() < deadline_s:
+                await asyncio.sleep(0.02)
+        for client in list(self._hub.clients):
+            client.close(Close.GOING_AWAY, "the gateway stops")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(server.wait_closed(), _CLOSE_WITHIN_S + 5.0)

@@ -9,8 +9,8 @@
     {"op":"auth","id":5,"token":"..."}  ─▶                                   ◀─ {"type":"authenticated","id":5}
 
 A message that cannot be understood is answered with ``{"type":"error","code","message","id"}`` and changes nothing.
-Evolution: new message types and new fields come without notice, and clients ignore what they do not know; nothing is
-renamed or removed without another SCHEMA_VERSION.
+Evolution: new message types and new fields come without notice, and clients ignore what they do not know; nothing
+is renamed or removed without another SCHEMA_VERSION.
 """
 
 from collections.abc import Iterable

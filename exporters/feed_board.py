@@ -1,0 +1,83 @@
+"""The newest prediction of every symbol, how many there were, and its JSON text once somebody wanted it."""
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.feed_wire import encode_items, encode_symbol_name
+from stream.records import PREDICTION, Records
+
+Int64s = NDArray[np.int64]
+
+_FIRST_ROOM: Final = 64
+
+
+class _Slots(dict[bytes, int]):
+    def __missing__(self, symbol: bytes) -> int:
+        slot = self[symbol] = len(self)
+        return slot
+
+
+class Board:
+    """One *slot* for each symbol, numbered in the order they were first seen."""
+
+    def __init__(self) -> None:
+        self._slots = _Slots()
+        self.symbols: list[bytes] = []
+        self._names: list[bytes] = []  # as JSON text
+        self._texts: list[bytes] = []  # JSON of the newest row as of `_text_counts`, without its closing brace
+        self._rows: Records = np.zeros(_FIRST_ROOM, PREDICTION)
+        self._counts: Int64s = np.zeros(_FIRST_ROOM, np.int64)
+        self._text_counts: Int64s = np.zeros(_FIRST_ROOM, np.int64)
+
+    def __len__(self) -> int:
+        return len(self.symbols)
+
+    @property
+    def counts(self) -> Int64s:
+        """How many predictions of each slot there were: ``int64[slots]``, a view."""
+        return self._counts[: len(self.symbols)]
+
+    @property
+    def seqs(self) -> NDArray[Any]:
+        """The newest seq of each slot: ``uint64[slots]``, a view."""
+        return self._rows["seq"][: len(self.symbols)]
+
+    def put(self, rows: Records) -> Int64s:
+        """Take ``PREDICTION[N]`` in order; return the slot of each: ``int64[N]``."""
+        slots = np.fromiter(map(self._slots.__getitem__, rows["symbol"].tolist()), np.int64, len(rows))
+        if len(self._slots) > len(self.symbols):
+            self._grow()
+        self._rows[slots] = rows  # where a slot comes twice, numpy keeps the last
+        self._counts[: len(self.symbols)] += np.bincount(slots, minlength=len(self.symbols))
+        return slots
+
+    def find(self, symbol: bytes) -> int | None:
+        """Return the slot of a symbol, or None when it was never seen."""
+        return self._slots.get(symbol)
+
+    def items(self, rows: Records, slots: Int64s) -> list[bytes]:
+        """Return the JSON of rows without the closing brace, given the slot of each."""
+        return encode_items(rows, [self._names[slot] for slot in slots.tolist()])
+
+    def newest_items(self, slots: Int64s) -> list[bytes]:
+        """Return the JSON of the newest row of each slot without the closing brace; each is made once."""
+        stale = slots[self._text_counts[slots] != self._counts[slots]]
+        if len(stale):
+            for slot, text in zip(stale.tolist(), self.items(self._rows[stale], stale), strict=True):
+                self._texts[slot] = text
+            self._text_counts[stale] = self._counts[stale]
+        return [self._texts[slot] for slot in slots.tolist()]
+
+    def _grow(self) -> None:
+        fresh = list(self._slots)[len(self.symbols) :]
+        self.symbols += fresh
+        self._names += [encode_symbol_name(symbol) for symbol in fresh]
+        self._texts += [b""] * len(fresh)
+        room = len(self._rows)
+        if len(self.symbols) > room:
+            more = max(room, len(self.symbols) - room)
+            self._rows = np.concatenate([self._rows, np.zeros(more, PREDICTION)])
+            self._counts = np.concatenate([self._counts, np.zeros(more, np.int64)])
+            self._text_counts = np.concatenate([self._text_counts, np.zeros(more, np.int64)])

@@ -1,0 +1,179 @@
+"""One client of the feed, as the fan-out sees it: what it follows, what it has had, and what waits for it.
+
+Nothing here waits for a socket. A frame goes straight to the transport while that has room; else it is held here,
+and `pump` moves it on when there is room again. So a slow client costs memory, bounded, and nothing else.
+"""
+
+import asyncio
+import logging
+import socket
+from collections import deque
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from websockets.asyncio.server import ServerConnection
+from websockets.protocol import State
+
+from exporters.feed_board import Board, Int64s
+from exporters.feed_metrics import FeedMetrics
+from exporters.feed_wire import message_frame
+from exporters.protocol import Close, Mode, Subscriptions
+
+logger = logging.getLogger(__name__)
+
+# What the transport may hold unsent: enough for one event-loop turn at any speed, small beside the queue.
+_TRANSPORT_BYTES: Final = 256 << 10
+# What the kernel may hold unsent. Its buffers grow to megabytes, and whatever is in there can no longer be
+# conflated: a slow reader of `latest` would see seconds-old prices.
+_KERNEL_UNSENT_BYTES: Final = 64 << 10
+# A close waits until the client has read what was sent before; one that reads nothing is cut off after this.
+_CLOSE_WITHIN_S: Final = 5.0
+_REASON_BYTES: Final = 123  # of a close frame, says RFC 6455
+
+
+@dataclass(frozen=True)
+class Held:
+    """A frame, and what it holds."""
+
+    frame: bytes
+    items: int = 0
+    last: tuple[bytes, int] | None = None  # symbol and seq of its last prediction
+
+
+class FeedClient:
+    """A connection with its subscriptions and its queue."""
+
+    def __init__(self, connection: ServerConnection, queue_items: int, metrics: FeedMetrics) -> None:
+        """Take over what is sent on ``connection``.
+
+        Args:
+            connection: open; nobody else sends messages on it.
+            queue_items: predictions held for it before it is closed as too slow.
+            metrics: told what was sent.
+        """
+        self.subscriptions = Subscriptions()
+        self.latest: NDArray[np.bool_] = np.zeros(0, bool)  # by slot: followed with `latest`
+        self.full: NDArray[np.bool_] = np.zeros(0, bool)  # by slot: followed with `full`
+        self.had: Int64s = np.zeros(0, np.int64)  # by slot: how many there were when it got the newest (`latest`)
+        self.full_key = b""  # the same for clients that get the same `full` predictions; empty for none
+        self.follows_latest = False
+        self._connection, self._queue_items, self._metrics = connection, queue_items, metrics
+        self._held: deque[Held] = deque()
+        self._held_items = 0
+        self._snapshot_items = 0
+        self._delivered: tuple[bytes, int] | None = None
+        self._warned = self._closing = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        _limit_kernel_buffer(connection)
+
+    @property
+    def open(self) -> bool:
+        """Whether anything can still be sent."""
+        return not self._closing and self._connection.state is State.OPEN
+
+    @property
+    def drained(self) -> bool:
+        """Whether all that was sent has left for the network: what comes now would not wait behind it."""
+        return not self._held and self._connection.transport.get_write_buffer_size() == 0
+
+    @property
+    def holding(self) -> bool:
+        """Whether something waits here for room in the transport."""
+        return bool(self._held)
+
+    def follow(self, board: Board) -> None:
+        """Bring `latest`, `full` and `had` up to date after the subscriptions or the symbols changed."""
+        modes = np.array(self.subscriptions.modes_of(board.symbols), np.uint8)
+        self.latest, self.full = modes == Mode.LATEST, modes == Mode.FULL
+        self.full_key = self.full.tobytes() if self.full.any() else b""
+        self.follows_latest = bool(self.latest.any())
+        self.had = np.concatenate([self.had, np.zeros(len(board) - len(self.had), np.int64)])
+
+    def forget(self) -> None:
+        """The board was emptied: know of no symbol."""
+        self.latest = self.full = np.zeros(0, bool)
+        self.had = np.zeros(0, np.int64)
+        self.full_key, self.follows_latest = b"", False
+
+    def post(self, held: Held, snapshot: bool = False) -> None:
+        """Send a frame after all before it; close the client when too much waits for it."""
+        if not self.open:
+            return
+        if not self._held and self._room():
+            self._write(held)
+            return
+        if snapshot:
+            self._snapshot_items = max(self._snapshot_items, held.items)
+        self._held.append(held)
+        # A message without predictions counts as one, so that replies are bounded too.
+        self._held_items += max(held.items, 1)
+        if self._held_items > self._queue_items + self._snapshot_items:
+            self._close_as_slow()
+        elif self._held_items > self._queue_items // 2 and not self._warned:
+            self._warn()
+
+    def allow_snapshot(self, items: int) -> None:
+        """A snapshot of so many predictions is about to be posted: it is not the client's fault."""
+        self._snapshot_items = max(self._snapshot_items, items)
+
+    def pump(self) -> None:
+        """Send what is held, as far as there is room."""
+        while self._held and self.open and self._room():
+            held = self._held.popleft()
+            self._held_items -= max(held.items, 1)
+            self._write(held)
+        if not self._held:
+            self._warned, self._held_items = False, 0
+
+    def close(self, code: Close, reason: str) -> None:
+        """Close the connection after what is in the transport; what is held is dropped."""
+        if not self.open:
+            return
+        self._closing = True
+        self._held.clear()
+        encoded = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
+        task = asyncio.create_task(self._connection.close(code, encoded))
+        self._tasks.add(task)
+        cut = asyncio.get_running_loop().call_later(_CLOSE_WITHIN_S, self._connection.transport.abort)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: cut.cancel())
+
+    async def closed(self) -> None:
+        """Wait until a close that was begun is done. Cancelling it is safe."""
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _room(self) -> bool:
+        return self._connection.transport.get_write_buffer_size() < _TRANSPORT_BYTES
+
+    def _write(self, held: Held) -> None:
+        # Frames are whole messages and `websockets` writes whole frames too (pong, close), so both may write.
+        self._connection.transport.write(held.frame)
+        self._metrics.sent += held.items
+        if held.last is not None:
+            self._delivered = held.last
+
+    def _warn(self) -> None:
+        self._warned = True
+        text = f"{self._held_items} wait for you; above {self._queue_items} the feed closes with {Close.SLOW:d}"
+        warning = {"type": "warning", "code": "slow", "message": text, "id": None}
+        self._held.appendleft(Held(message_frame(warning)))  # ahead of what waits, or it would come too late
+        self._held_items += 1
+
+    def _close_as_slow(self) -> None:
+        self._metrics.slow_closes += 1
+        reason = f"too slow: {self._queue_items} waited; nothing was sent after the snapshot"
+        if self._delivered is not None:
+            symbol, seq = self._delivered
+            reason = f"too slow: {self._queue_items} waited; last delivered: {symbol.decode()} seq {seq}"
+        logger.warning("feed client %s: %s", self._connection.remote_address, reason)
+        self.close(Close.SLOW, reason)
+
+
+def _limit_kernel_buffer(connection: ServerConnection) -> None:
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    sock = connection.transport.get_extra_info("socket")
+    if option is not None and sock is not None:
+        sock.setsockopt(socket.IPPROTO_TCP, option, _KERNEL_UNSENT_BYTES)
