@@ -1,0 +1,77 @@
+"""The command line as a user meets it: help, exit codes, and messages that say what would be right."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from stream.__main__ import cli
+
+COMMANDS = sorted(command.name or command.callback.__name__ for command in cli.registered_commands)
+
+
+def tickloom(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a clean environment."""
+    environment = {"PATH": "/usr/bin:/bin", "COLUMNS": "200", **variables}
+    argv = [sys.executable, "-m", "stream", *arguments]
+    return subprocess.run(argv, capture_output=True, text=True, env=environment, check=False, timeout=60)
+
+
+def test_there_is_every_command_that_the_documentation_names() -> None:
+    wanted = {"demo", "ingest", "replay", "worker", "export", "gateway", "train", "topics", "state", "version"}
+    assert wanted <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself_with_an_example(command: str) -> None:
+    answer = tickloom(command, "--help")
+    assert answer.returncode == 0
+    assert "Example: " in answer.stdout
+    assert f"tickloom {command}" in answer.stdout.split("Example: ")[1]
+
+
+def test_version_gives_json_for_machines() -> None:
+    versions = json.loads(tickloom("version", "--json").stdout)
+    assert versions["tickloom"] == "0.1.0"
+    assert versions["faust-streaming"] == "0.15.3"
+
+
+def test_settings_are_shown_with_their_origin_and_without_secrets() -> None:
+    answer = tickloom("settings", "--json", TICKLOOM_FEED_TOKEN="s3cret-token-0123456789", TICKLOOM_PARTITIONS="8")
+    rows = {row["setting"]: row for row in json.loads(answer.stdout)}
+    assert rows["partitions"]["value"] == 8
+    assert rows["partitions"]["origin"] == "environment"
+    assert rows["linger_ms"]["origin"] == "default"
+    assert "s3cret" not in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "code", "said"),
+    [
+        (["settings"], {"TICKLOOM_PARTITONS": "8"}, 2, "did you mean 'partitions'"),
+        (["settings"], {"TICKLOOM_PARTITIONS": "none"}, 2, "partitions"),
+        (["worker"], {}, 2, "TICKLOOM_KAFKA"),
+        (["state", "AIG"], {}, 2, "TICKLOOM_KAFKA"),
+        (["demo", "--day", "2013-10-07"], {}, 2, "--replay"),
+        (["ingest", "binance", "--kafka", "127.0.0.1:9"], {}, 2, "--symbols"),
+        (["replay", "/nowhere", "--kafka", "127.0.0.1:9"], {}, 3, "/nowhere"),
+        (["worker", "--kafka", "127.0.0.1:9", "--model", "/nowhere.onnx"], {}, 4, "/nowhere.onnx"),
+        (["--config", "/nowhere.toml", "settings"], {}, 2, "/nowhere.toml"),
+    ],
+)
+def test_a_mistake_is_one_plain_line_and_an_exit_code(
+    arguments: list[str], variables: dict[str, str], code: int, said: str
+) -> None:
+    answer = tickloom(*arguments, **variables)
+    assert answer.returncode == code
+    assert said in answer.stderr
+    assert "Traceback" not in answer.stderr
+
+
+def test_a_settings_file_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "tickloom.toml"
+    path.write_text("partitions = 16\n")
+    rows = json.loads(tickloom("--config", str(path), "settings", "--json").stdout)
+    assert next(row for row in rows if row["setting"] == "partitions")["value"] == 16
