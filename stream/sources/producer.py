@@ -6,11 +6,17 @@ from typing import Final
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
+    BrokerNotAvailableError,
+    CorruptRecordException,
     InvalidProducerEpoch,
     KafkaError,
+    KafkaTimeoutError,
+    KafkaUnavailableError,
     OutOfOrderSequenceNumber,
     ProducerClosed,
     ProducerFenced,
+    ReplicaNotAvailableError,
+    UnknownError,
     UnknownProducerId,
 )
 
@@ -24,13 +30,20 @@ _MAX_BATCH_BYTES: Final = 1_000_000
 # How long a producer that is being discarded may try to end in an orderly way.
 _DISCARD_S: Final = 2.0
 
-# A new producer may succeed where these ended the old one; errors that are `retriable` in aiokafka join them.
-_FATAL_TO_THE_PRODUCER: Final = (
+# Where these ended a producer, a new one may succeed; errors that aiokafka calls `retriable` join them. A timeout is
+# what a full batch meets whose broker was away for 40 s. What is left is a refusal that would come again.
+_MAY_PASS: Final = (
     OutOfOrderSequenceNumber,
     UnknownProducerId,
     InvalidProducerEpoch,
     ProducerFenced,
     ProducerClosed,
+    KafkaTimeoutError,
+    KafkaUnavailableError,
+    BrokerNotAvailableError,
+    ReplicaNotAvailableError,
+    CorruptRecordException,
+    UnknownError,
 )
 
 
@@ -90,6 +103,7 @@ async def discard_producer(producer: AIOKafkaProducer) -> None:
 def as_sink_error(error: BaseException, topic: str) -> SinkError:
     """Say whether a new producer may succeed after this error (`SinkUnavailable`) or not (`SinkRejected`)."""
     seen = f"Kafka did not take a block of {topic}: {error!r}"
-    if isinstance(error, _FATAL_TO_THE_PRODUCER) or getattr(error, "retriable", False):
+    # A bare KafkaError is what aiokafka makes of a failure inside its own sender.
+    if isinstance(error, _MAY_PASS) or type(error) is KafkaError or getattr(error, "retriable", False):
         return SinkUnavailable(seen)
     return SinkRejected(seen)
