@@ -10,9 +10,9 @@ from typing import Any, Final
 
 from exporters.burst import Burst
 from exporters.client import Client
-from exporters.feed_metrics import FeedMetrics
 from exporters.fields import prediction_fields
 from exporters.newest import Newest
+from exporters.ws_metrics import FeedMetrics
 from exporters.ws_protocol import (
     ALL,
     CLOSE_IDLE,
