@@ -30,7 +30,7 @@ _MAX_BATCH_BYTES: Final = 1_000_000
 # How long a producer that is being discarded may try to end in an orderly way.
 _DISCARD_S: Final = 2.0
 
-# Where these ended a producer, a new one may succeed; errors that aiokafka calls `retriable` join them. A timeout is
+# Where these ended a producer, a new one may succeed, and where aiokafka calls the error `retriable`. A timeout is
 # what a full batch meets whose broker was away for 40 s. What is left is a refusal that would come again.
 _MAY_PASS: Final = (
     OutOfOrderSequenceNumber,
