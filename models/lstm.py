@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from models.artifact import INPUTS, OUTPUTS
 from models.dataset import Streams
 from models.onnx_wire import read_graph
-from stream.errors import ModelError
+from stream.errors import ModelError, SettingsError
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Models:
 
 
 def build(scaler: Scaler, layers: int, units: int, seed: int) -> Models:
-    """Return both models with fresh weights.
+    """Return both models with fresh weights, after `start_tensorflow`.
 
     The step model uses the layers' own cells, and not the layers over a sequence of one: flat products and sums
     serve 10 % faster than the fused operator between its reshapes, and unlike it they do not swallow NaN.
@@ -64,7 +64,6 @@ def build(scaler: Scaler, layers: int, units: int, seed: int) -> Models:
     import keras
     from keras import ops
 
-    silence()
     keras.utils.set_random_seed(seed)
     cells = [keras.layers.LSTMCell(units, name=f"lstm_{layer}") for layer in range(layers)]
     stack = [keras.layers.RNN(cell, return_sequences=True, return_state=True) for cell in cells]
@@ -220,11 +219,23 @@ def _check_export(exported: Any) -> None:
         raise ModelError(f"the exporter made {', '.join(graph.operators)}; right would be flat products and sums")
 
 
-def silence() -> None:
-    """Keep TensorFlow's start-up notes off the terminal, and its arithmetic the same from run to run."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import tensorflow as tf
+def start_tensorflow() -> None:
+    """Import TensorFlow, its start-up notes off the terminal, its arithmetic the same from run to run.
 
+    Raises:
+        SettingsError: the training set is not installed.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        import keras  # noqa: F401
+        import onnx  # noqa: F401
+        import tensorflow as tf
+        import tf2onnx  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            f"training needs {error.name}, which serving does not: uv sync --extra train, or "
+            "pip install 'tickloom[train]'"
+        ) from None
     tf.config.experimental.enable_op_determinism()
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
 

@@ -142,10 +142,11 @@ def train(
 
     Raises:
         ModelError: too little data, or the exported model is not what was trained.
-        SettingsError: there is no feature of such a name.
+        SettingsError: there is no feature of such a name, or the training set is not installed.
     """
     started_s = time.monotonic()
     settings.check()
+    lstm.start_tensorflow()
     rows = history(ticks, int(settings.lateness_s * NS_PER_S))
     labels = label(rows, int(settings.horizon_s * NS_PER_S), settings.dead_band_bps, settings.clip_bps)
     spans = split_spans(rows, labels, settings)

@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,12 @@ def test_what_cannot_be_trained_is_refused(
 ) -> None:
     with pytest.raises(ModelError, match=message):
         train(ticks[:count], dataclasses.replace(SETTINGS, **change), tmp_path / "model.onnx")
+
+
+def test_training_without_tensorflow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "keras", None)
+    with pytest.raises(SettingsError, match=r"training needs keras.*uv sync --extra train"):
+        train(iter(()), SETTINGS, tmp_path / "model.onnx")
 
 
 def test_a_feature_that_does_not_exist_is_refused_before_any_work(tmp_path: Path) -> None:
