@@ -159,7 +159,7 @@ class ExchangeFeed:
                 case Bad():
                     self._tally.count("bad_messages", event.symbol, event.reason)
                     seen = f"{self._venue.name}: {event.reason}: {event.detail}; the message: {sample(message)}"
-                    self._log.warn((event.reason, event.symbol), seen)
+                    self._log.tell((event.reason, event.symbol), seen)
                 case _:
                     control.append(event)
         return control
@@ -167,7 +167,7 @@ class ExchangeFeed:
     async def room(self) -> None:
         """Wait while too much is waiting for Kafka. Cancelling it is safe."""
         while len(self._rows) >= _MAX_WAITING:
-            self._log.warn(("full",), f"{len(self._rows)} ticks wait for Kafka: {self._venue.name} is not read")
+            self._log.tell(("full",), f"{len(self._rows)} ticks wait for Kafka: {self._venue.name} is not read")
             self._taken.clear()
             await self._taken.wait()
 
@@ -228,7 +228,7 @@ class ExchangeFeed:
         self._tally.count("gaps", gap.symbol, gap.reason)
         self._tally.missed(gap.symbol, gap.missed)
         told = f"{gap.symbol.decode()}: gap ({gap.reason}), {gap.missed} trades missing: {gap.detail}"
-        self._log.warn(("gap", gap.symbol), told)
+        self._log.tell(("gap", gap.symbol), told)
 
     async def _send_for_ever(self) -> None:
         """Send what is queued, all of it at once; while that waits for Kafka more gathers."""

@@ -94,7 +94,7 @@ class SparseLog:
         self._last_s: dict[tuple[object, ...], float] = {}
         self._left_out: dict[tuple[object, ...], int] = {}
 
-    def warn(self, kind: tuple[object, ...], text: str) -> None:
+    def tell(self, kind: tuple[object, ...], text: str) -> None:
         """Log ``text``, unless one of this kind was logged less than ten seconds ago."""
         now_s = self._clock()
         last_s = self._last_s.get(kind)
