@@ -17,7 +17,17 @@ from agents.state import RECENT_ROWS, decode_state, encode_state
 from agents.validate import DUPLICATE
 from agents.windows import Step, Windows
 from stream.clock import Clock, wall_ns
-from stream.records import FLAG_WARMING, PREDICTION, REJECTED, Records, TickKind, empty_ticks
+from stream.records import (
+    FLAG_WARMING,
+    PREDICTION,
+    REJECTED,
+    TICK,
+    Records,
+    TickKind,
+    decode_block,
+    empty_ticks,
+    encode_block,
+)
 
 _NOTHING: Final = np.zeros(0, REJECTED)
 
@@ -154,14 +164,16 @@ class Lane:
 def compile_kernels(predictor: Predictor) -> None:
     """Compile everything that a tick runs through, or load it from numba's cache, now rather than at the first
     tick: some 15 s on a new machine, 1 s later."""
-    quotes = empty_ticks(2)
-    quotes["symbol"], quotes["kind"], quotes["source_seq"] = b"WARM-UP", TickKind.QUOTE, (1, 2)
+    quotes = empty_ticks(3)
+    quotes["symbol"], quotes["kind"], quotes["source_seq"] = b"WARM-UP", TickKind.QUOTE, (1, 2, 3)
     for name in ("bid", "ask", "bid_size", "ask_size"):
         quotes[name] = 1.0
+    # A block from Kafka is read-only, blocks that were put together are not: two types, for numba.
+    block = decode_block(encode_block(quotes), TICK)
     lane = Lane(0, Windows(0, 0, max_symbols=1), predictor)
     lane.windows.load(lane.windows.states[:0])
-    lane.apply([(0, quotes[:1]), (1, quotes)])
-    lane.apply([(2, quotes[:1])])
+    lane.apply([(0, block[:1])])
+    lane.apply([(1, block[1:2]), (2, block[2:])])
 
 
 @njit(cache=True, error_model="numpy")

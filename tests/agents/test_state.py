@@ -1,0 +1,66 @@
+"""A state row is its own bytes; a row that we do not know is refused, loudly."""
+
+import numpy as np
+import pytest
+from markets import FUTURE_NS, LATENESS_NS, random_market
+
+from agents import features
+from agents.inference import MODEL_STATE_FLOATS
+from agents.state import RECENT_ROWS, RING, STATE, STATE_VERSION, decode_state, encode_state
+from agents.windows import Windows
+from stream.errors import UnknownVersion
+
+# Rows of this version are in changelogs: append a field and raise STATE_VERSION instead of changing one.
+LAYOUT = (
+    "version <u8 0, symbol S24 8, seq <u8 32, offset <i8 40, model_id <u8 48, source_seq <u8 56, stream_id <u8 64, "
+    "rejected <u8 72, duplicates <u8 80, event_ns <i8 88, trade_ns <i8 96, ref <f8 104, bid <f8 112, ask <f8 120, "
+    "bid_size <f8 128, ask_size <f8 136, last_price <f8 144, last_side <f8 152, ema_12 <f8 160, ema_26 <f8 168, "
+    "macd_signal <f8 176, gain <f8 184, loss <f8 192, flow <f8 200, depth <f8 208, signed_size <f8 216, "
+    "size <f8 224, gap_s <f8 232, refs 64<f8 240, returns 64<f8 752, h 128<f4 1264, c 128<f4 1776, "
+    "recent 64x18<f4 2288"
+)
+
+
+def test_a_row_of_a_version_never_changes_its_layout() -> None:
+    told = []
+    for name in STATE.names or ():
+        dtype, offset = STATE.fields[name][:2]
+        shape = "x".join(str(size) for size in dtype.shape)
+        told.append(f"{name} {shape}{dtype.base.str.strip('|')} {offset}")
+    assert ", ".join(told) == LAYOUT
+    assert STATE.itemsize == 6896
+    assert STATE_VERSION == 1
+
+
+def test_a_row_is_whole_words_and_has_room_for_a_window_and_a_model() -> None:
+    assert STATE.itemsize % 8 == 0
+    assert RING & (RING - 1) == 0
+    assert STATE["recent"].shape == (RECENT_ROWS, features.COUNT)
+    assert STATE["h"].shape == STATE["c"].shape == (MODEL_STATE_FLOATS,)
+
+
+def test_a_row_survives_as_bytes() -> None:
+    windows = Windows(LATENESS_NS, FUTURE_NS, 8)
+    ticks = random_market(np.random.default_rng(1), 300)
+    windows.step(ticks, np.zeros(300, np.int64))
+    for row in windows.states[: windows.count]:
+        raw = encode_state(row)
+        assert len(raw) == STATE.itemsize
+        assert decode_state(raw).tobytes() == raw
+        assert decode_state(raw)["seq"][0] == row["seq"]
+
+
+@pytest.mark.parametrize("version", [0, 2, 2**64 - 1])
+def test_a_row_of_another_version_is_refused(version: int) -> None:
+    row = np.zeros(1, STATE)
+    row["version"] = version
+    with pytest.raises(UnknownVersion, match=f"version {version} with {STATE.itemsize} bytes; this tickloom reads"):
+        decode_state(row.tobytes())
+
+
+def test_a_row_of_another_length_is_refused() -> None:
+    row = np.zeros(1, STATE)
+    row["version"] = STATE_VERSION
+    for raw in (row.tobytes()[:-8], row.tobytes() + bytes(8), row.tobytes()[:8], b"", b"\x01"):
+        with pytest.raises(UnknownVersion, match=f"with {len(raw)} bytes"):
+            decode_state(raw)
