@@ -37,6 +37,10 @@ demo: .venv-demo ## Run everything on this machine and watch it; needs no set-up
 test: .venv-test ## Run all tests, with real Kafka, ClickHouse and Valkey servers.
 	@$(bin)/python -m pytest $(ARGS)
 
+.PHONY: train
+train: .venv-train ## Train a model on simulated ticks, or on recorded ones with ARGS="--replay DIR".
+	@$(bin)/tickloom train --out .tickloom/trained/model.onnx $(ARGS)
+
 .PHONY: lint
 lint: .venv-lint ## Check style and types: ruff, mypy --strict.
 	@$(bin)/ruff check .
@@ -68,9 +72,11 @@ clean: ## Remove caches and build output; keeps .venv, .env and the demo's data.
 distclean: clean ## Also remove .venv and .tools; keeps .env and the demo's data.
 	@rm -rf .venv .tools
 
-.PHONY: .venv-demo .venv-lint .venv-test
+.PHONY: .venv-demo .venv-train .venv-lint .venv-test
 .venv-demo:
 	$(call sync,--extra embedded --no-dev --inexact)
+.venv-train:
+	$(call sync,--extra train --no-dev --inexact)
 .venv-lint:
 	$(call sync,--extra embedded --inexact)
 .venv-test:
