@@ -1,6 +1,7 @@
 """Ticks that wait for the block that will carry them: one queue for each partition. Pure, no I/O."""
 
 from collections import deque
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -40,13 +41,18 @@ class PendingTicks:
         queue = self._queues[partition]
         return queue.count >= MAX_BLOCK_RECORDS or (queue.count > 0 and queue.parts[0][0] <= since_s)
 
+    def is_full(self, partition: int) -> bool:
+        """Whether a partition has as many ticks as a block holds."""
+        return self._queues[partition].count >= MAX_BLOCK_RECORDS
+
     def is_empty(self, partition: int) -> bool:
         """Whether nothing waits for a partition."""
         return self._queues[partition].count == 0
 
-    def oldest_s(self) -> float | None:
-        """Return when the oldest pending tick came, None when nothing is pending."""
-        return min((queue.parts[0][0] for queue in self._queues if queue.count), default=None)
+    def oldest_s(self, without: Container[int] = ()) -> float | None:
+        """Return when the oldest pending tick came, None when nothing is pending, some partitions aside."""
+        queues = (queue for index, queue in enumerate(self._queues) if queue.count and index not in without)
+        return min((queue.parts[0][0] for queue in queues), default=None)
 
     def take(self, partition: int) -> Records:
         """Remove and return the oldest ticks of a partition that is not empty, as many as a block holds."""
