@@ -494,6 +494,7 @@ async def test_a_stalled_kafka_stops_the_reading_and_loses_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("stream.publisher._MAX_PENDING_TICKS", 20)
+    monkeypatch.setattr("stream.publisher._MAX_UNACKNOWLEDGED_BLOCKS", 1)
     monkeypatch.setattr("stream.sources.exchange._MAX_WAITING", 50)
 
     async def play(exchange: Exchange, connection: ServerConnection, _: int) -> None:

@@ -42,7 +42,7 @@ def test_values_that_are_no_numbers_are_refused() -> None:
     assert number_of("1.5") == number_of(1.5) == 1.5
     assert whole(0) == 0
     for value in ("", "nan", "-inf"):
-        with pytest.raises(ValueError, match="finite|convert"):
+        with pytest.raises(ValueError, match=r"finite|convert"):
             number_of(value)
     with pytest.raises(TypeError, match="whole number"):
         whole(1.0)
