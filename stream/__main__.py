@@ -131,6 +131,9 @@ def ingest(
     ] = None,
     rate: Annotated[float, typer.Option(help="Ticks a second of the simulator.")] = 500.0,
     seed: Annotated[int, typer.Option(help="Seed of the simulator.")] = 7,
+    url: Annotated[
+        str | None, typer.Option(help="wss://HOST of a testnet or proxy that answers like the exchange.")
+    ] = None,
     kafka: KafkaFlag = None,
     port: PortFlag = None,
 ) -> None:
@@ -145,7 +148,7 @@ def ingest(
         _run(lambda stop: compose.run_simulator(settings, stop, count, rate, seed))
     else:
         names = symbols.split(",") if symbols else []
-        _run(lambda stop: compose.run_exchange(settings, stop, source.value, names))
+        _run(lambda stop: compose.run_exchange(settings, stop, source.value, names, url))
 
 
 @cli.command(epilog="Example: tickloom replay ticks/us_equity --day 2013-10-07 --speed max --kafka localhost:9092")

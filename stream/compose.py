@@ -100,6 +100,8 @@ async def run_simulator(
     """Send a simulated market to Kafka in real time until ``stop`` is set."""
     from stream.sources.simulating import run_simulator
 
+    if not await await_topics(settings, Health("simulator"), stop):
+        return
     await run_simulator(
         settings,
         broker(settings),
@@ -128,11 +130,15 @@ async def run_replay(
     except ValueError:
         raise SettingsError(f"the speed {speed!r}; right would be a number such as 1 or 10, or max") from None
     replay = Replay(paths, _day(day), run=run)
+    if not await await_topics(settings, Health("replay"), stop):
+        return
     await run_replay(settings, broker(settings), replay, stop, speed=factor, port=settings.source_port)
 
 
-async def run_exchange(settings: Settings, stop: asyncio.Event, venue: str, symbols: list[str]) -> None:
-    """Send live ticks of an exchange to Kafka until ``stop`` is set.
+async def run_exchange(
+    settings: Settings, stop: asyncio.Event, venue: str, symbols: list[str], url: str | None
+) -> None:
+    """Send live ticks of an exchange, or of what answers at ``url`` like it, to Kafka until ``stop`` is set.
 
     Raises:
         SettingsError: no symbols.
@@ -141,7 +147,9 @@ async def run_exchange(settings: Settings, stop: asyncio.Event, venue: str, symb
         raise SettingsError(f"which symbols of {venue}? Give --symbols, with commas between")
     from stream.sources import exchange
 
-    await exchange.run_exchange(settings, stop, venue, symbols)
+    if not await await_topics(settings, Health(venue), stop):
+        return
+    await exchange.run_exchange(settings, stop, venue, symbols, url)
 
 
 async def run_exporter(settings: Settings, stop: asyncio.Event, sink: str) -> None:
@@ -203,7 +211,7 @@ def train_model(data: TrainingData, out: Path, as_json: bool, **chosen: Any) -> 
     report = train(data, TrainSettings(**chosen), out, console)
     if as_json:
         metrics = {"model": str(report.path), "id": f"{report.card.model_id:016x}", **report.card.metrics}
-        print(json.dumps(metrics))  # noqa: T201  (the result of the command)
+        print(json.dumps(metrics))
     else:
         console.print(report.table())
         console.print(f"serve it with: tickloom worker --model {report.path}")
