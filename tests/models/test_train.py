@@ -116,6 +116,7 @@ def test_no_label_looks_across_the_end_of_its_span(ticks: Any) -> None:
     assert (labels.known | (together == 0)).all()
 
 
+@pytest.mark.train
 @pytest.mark.parametrize(
     ("count", "change", "message"),
     [
