@@ -86,6 +86,7 @@ class TickPublisher:
         metrics: PublisherMetrics,
         topic: str = TICKS,
         compression: str | None = None,
+        idempotent: bool = True,
     ) -> None:
         """Make the publisher; entering it connects.
 
@@ -96,6 +97,7 @@ class TickPublisher:
             metrics: where it counts.
             topic: that it publishes to.
             compression: None, "lz4", "snappy", "zstd" or "gzip".
+            idempotent: False only for a broker that cannot; see `open_producer`.
         """
         self.metrics = metrics
         self.partitions = partitions
@@ -104,6 +106,7 @@ class TickPublisher:
         self._topic = topic
         self._linger_s = linger_ms / 1e3
         self._compression = compression
+        self._idempotent = idempotent
         self._pending = PendingTicks(partitions)
         self._sent: dict[int, _Sent] = {}  # in the order of first sending, which a restart keeps
         self._sent_count = 0
@@ -209,7 +212,9 @@ class TickPublisher:
             self._timer = loop.call_later(self._linger_s, self._wake.set)
 
     async def _open(self) -> None:
-        producer = await open_producer(self._bootstrap, self._topic, self.partitions, self._compression)
+        producer = await open_producer(
+            self._bootstrap, self._topic, self.partitions, self._compression, self._idempotent
+        )
         self._producer = producer
         self._on_the_way = [0] * self.partitions
         self._failure = None

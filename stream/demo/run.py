@@ -120,6 +120,7 @@ class _Demo:
             update["kafka"] = self.servers.kafka.bootstrap
             if self.servers.kafka.degraded_reason is not None:
                 self.warnings.append(self.servers.kafka.degraded_reason)
+                update["idempotent_producer"] = False
         if self.servers.clickhouse is not None:
             update["clickhouse"] = SecretStr(self.servers.clickhouse.url)
         if self.servers.redis is not None:

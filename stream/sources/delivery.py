@@ -81,7 +81,14 @@ class Delivery:
         )
         self._telemetry = TelemetryServer(self.health, self.registry, self.figures, settings.host, port)
         metrics = PublisherMetrics(self.registry)
-        self.publisher = TickPublisher(bootstrap, settings.partitions, settings.linger_ms, metrics, topic)
+        self.publisher = TickPublisher(
+            bootstrap,
+            settings.partitions,
+            settings.linger_ms,
+            metrics,
+            topic,
+            idempotent=settings.idempotent_producer,
+        )
         self._bookmarks = None if stream_id is None else Bookmarks(bootstrap, settings.partitions, stream_id, topic)
         self._resources = contextlib.AsyncExitStack()
 

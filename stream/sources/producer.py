@@ -1,7 +1,7 @@
 """One instance of an idempotent Kafka producer: how it is opened, how it is discarded, what its errors mean."""
 
 import asyncio
-import logging
+import time
 from typing import Final
 
 from aiokafka import AIOKafkaProducer
@@ -21,8 +21,6 @@ from aiokafka.errors import (
 )
 
 from stream.errors import ServerError, SinkError, SinkRejected, SinkUnavailable
-
-logger = logging.getLogger(__name__)
 
 # aiokafka puts blocks for one partition into one batch, and the broker's limit (message.max.bytes, 1,048,588 by
 # default) is for the batch: two full blocks of 426 KB fit.
@@ -47,8 +45,13 @@ _MAY_PASS: Final = (
 )
 
 
-async def open_producer(bootstrap: str, topic: str, partitions: int, compression: str | None) -> AIOKafkaProducer:
+async def open_producer(
+    bootstrap: str, topic: str, partitions: int, compression: str | None, idempotent: bool = True
+) -> AIOKafkaProducer:
     """Connect a producer for blocks and check that the topic is what we think.
+
+    ``idempotent`` is off only for brokers that cannot (Tansu): a retry may then write a block twice. Order holds all
+    the same, as aiokafka has one batch on its way to a partition, and lanes drop ticks that they have seen.
 
     Raises:
         SinkUnavailable: no broker answers, or there is no such topic (yet); try again later.
@@ -57,7 +60,7 @@ async def open_producer(bootstrap: str, topic: str, partitions: int, compression
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap,
         client_id="tickloom-source",
-        enable_idempotence=True,
+        enable_idempotence=idempotent,
         acks="all",
         linger_ms=0,
         max_batch_size=_MAX_BATCH_BYTES,
@@ -83,20 +86,23 @@ async def open_producer(bootstrap: str, topic: str, partitions: int, compression
 
 async def discard_producer(producer: AIOKafkaProducer) -> None:
     """End a producer whatever state it is in, without waiting long for brokers that do not answer."""
-    stopping = asyncio.create_task(producer.stop())
-    done, _ = await asyncio.wait({stopping}, timeout=_DISCARD_S)
-    if done:
-        if stopping.exception() is not None:
-            logger.debug("a discarded producer ended with %r", stopping.exception())
-        return
-    # `stop` waits for acknowledgements without limit, and nothing public ends that. Closing the connections ends
-    # the requests that the sender waits for; closing them again ends those that it has opened meanwhile.
+    try:
+        await asyncio.wait_for(producer.flush(), _DISCARD_S)
+    except TimeoutError:
+        await _abandon(producer)
+    else:
+        await producer.stop()
+
+
+async def _abandon(producer: AIOKafkaProducer) -> None:
+    """Do what ``stop`` does but for waiting: it would wait for acknowledgements without limit."""
+    producer._closed = True  # noqa: SLF001  (nothing public says so)
     sender_task = producer._sender.sender_task  # noqa: SLF001
-    tasks = {stopping} if sender_task is None else {stopping, sender_task}
-    for task in tasks:
-        task.cancel()
-    await producer.client.close()
-    await asyncio.wait(tasks, timeout=_DISCARD_S)
+    deadline_s = time.monotonic() + _DISCARD_S
+    # A sender that is cancelled waits for its requests under way; cancelled again, it cancels them.
+    while sender_task is not None and not sender_task.done() and time.monotonic() < deadline_s:
+        sender_task.cancel()
+        await asyncio.wait({sender_task}, timeout=0.05)
     await producer.client.close()
 
 
