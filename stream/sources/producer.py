@@ -50,8 +50,8 @@ async def open_producer(
 ) -> AIOKafkaProducer:
     """Connect a producer for blocks and check that the topic is what we think.
 
-    ``idempotent`` is off only for brokers that cannot (Tansu): a retry may then write a block twice. Order holds all
-    the same, as aiokafka has one batch on its way to a partition, and lanes drop ticks that they have seen.
+    ``idempotent`` is off only for brokers that cannot (Tansu): a retry may then write a block twice. Order holds
+    all the same, as aiokafka has one batch on its way to a partition, and lanes drop ticks that they have seen.
 
     Raises:
         SinkUnavailable: no broker answers, or there is no such topic (yet); try again later.
