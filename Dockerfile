@@ -21,7 +21,9 @@ COPY stream ./stream
 COPY agents ./agents
 COPY models ./models
 COPY exporters ./exporters
-RUN --mount=type=cache,target=/root/.cache/uv uv sync --locked --no-dev --no-editable
+# --reinstall-package: uv would take the wheel that it built of an earlier state of this code, of the same version.
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv sync --locked --no-dev --no-editable --reinstall-package tickloom
 
 FROM python:${PYTHON}
 RUN groupadd --gid 10001 tickloom \
@@ -45,6 +47,6 @@ WORKDIR /var/lib/tickloom
 USER 10001:10001
 EXPOSE 8765 9100
 # 503 while a role cannot do its work; the answer says why, and `docker inspect` shows it.
-HEALTHCHECK --interval=10s --timeout=5s --start-period=40s --retries=3 CMD ["tickloom-health", "9100"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["tickloom-health", "9100"]
 ENTRYPOINT ["tickloom-entrypoint"]
 CMD ["--help"]
