@@ -68,7 +68,7 @@ class OrtPredictor:
     """A `Predictor` (agents/inference.py) that runs an `Artifact` in onnxruntime. Not for use by two threads."""
 
     def __init__(self, artifact: Artifact) -> None:
-        """Bind the model and find the batch sizes that agree. Takes about 50 ms, and warms the model up."""
+        """Bind the model and find the batch sizes that agree. Takes about 0.15 s, and warms the model up."""
         card = artifact.card
         self.card = card
         self.model_id = card.model_id
