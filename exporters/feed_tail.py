@@ -6,7 +6,6 @@ cluster answers, or a topic that ends before where we were, everything is forgot
 """
 
 import asyncio
-import contextlib
 import logging
 from typing import Any, Final
 
@@ -28,6 +27,7 @@ from stream.telemetry import Health
 
 logger = logging.getLogger(__name__)
 
+FEED: Final = "feed"  # the part of our health that is a problem until the past is read
 # Blocks of a partition that are read for the first snapshot: at 500 blocks a second those of 4 s, of a quiet market
 # those of a day. A symbol that ticks less often appears with its next tick.
 _PAST_BLOCKS: Final = 2000
@@ -69,10 +69,10 @@ class Tail:
         self._next: dict[TopicPartition, int] = {}  # offsets up to which we have everything
         self._past_ends: dict[TopicPartition, int] = {}  # where the past ends that is being read, if it is
         self._consumer: Any = None
+        self._backoff = Backoff(_RETRY_LIMIT_S)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set."""
-        backoff = Backoff(_RETRY_LIMIT_S)
         while not stop.is_set():
             try:
                 await self._run_connected(stop)
@@ -82,7 +82,7 @@ class Tail:
                     f"Kafka at {self._settings.kafka} does not answer ({type(error).__name__}); "
                     "clients stay connected and get nothing new until it is back",
                 )
-                await pause(stop, backoff.next_s())
+                await pause(stop, self._backoff.next_s())
 
     async def _run_connected(self, stop: asyncio.Event) -> None:
         bootstrap = str(self._settings.kafka)
@@ -102,13 +102,13 @@ class Tail:
             await asyncio.wait_for(self._seek(epoch, partitions), BROKER_PATIENCE_S)
             watch = asyncio.create_task(self._watch(partitions))
             self._health.recover("kafka")
+            self._backoff = Backoff(_RETRY_LIMIT_S)
             await self._pump(stop, watch)
         finally:
             if watch is not None:
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
-            with contextlib.suppress(KafkaError, TimeoutError):
-                await asyncio.wait_for(self._consumer.stop(), BROKER_PATIENCE_S)
+            await _end(self._consumer)
 
     async def _seek(self, epoch: str, partitions: list[TopicPartition]) -> None:
         starts = await self._consumer.beginning_offsets(partitions)
@@ -116,7 +116,9 @@ class Tail:
         goes_on = epoch == self._hub.epoch and all(self._next.get(p, end + 1) <= end for p, end in ends.items())
         if not goes_on:
             if self._hub.epoch is not None:
-                logger.error("Kafka at %s numbers predictions anew: forgetting all", self._settings.kafka)
+                self._health.fail(
+                    FEED, f"Kafka at {self._settings.kafka} numbers predictions anew: reading them again"
+                )
             self._intake.forget_everything()
             self._hub.begin(epoch)
             self._next = {p: max(starts[p], ends[p] - _PAST_BLOCKS) for p in partitions}
@@ -156,6 +158,7 @@ class Tail:
             self._past_ends = {}
             logger.info("%d symbols known from the past", len(self._hub.board))
             self._hub.show_all()
+            self._health.recover(FEED)
 
     async def _watch(self, partitions: list[TopicPartition]) -> None:
         """Say for ever how far we are behind; ends with the error when the broker does not answer."""
@@ -163,6 +166,16 @@ class Tail:
             ends = await asyncio.wait_for(self._consumer.end_offsets(partitions), BROKER_PATIENCE_S)
             self._metrics.lag_blocks = {p.partition: max(0, end - self._next[p]) for p, end in ends.items()}
             await asyncio.sleep(_WATCH_EVERY_S)
+
+
+async def _end(consumer: Any) -> None:
+    """End a consumer completely, whether its broker answers or not."""
+    stopping = asyncio.create_task(consumer.stop())
+    await asyncio.wait({stopping}, timeout=BROKER_PATIENCE_S)
+    if not stopping.done() or stopping.cancelled() or stopping.exception() is not None:
+        # aiokafka 0.14 stumbles over its own cancelled fetches then, and leaves its connections open.
+        stopping.cancel()
+        await consumer._client.close()  # noqa: SLF001
 
 
 async def _partitions(bootstrap: str, topic: str) -> list[TopicPartition]:

@@ -24,7 +24,7 @@ from exporters.feed_metrics import FeedMetrics
 from exporters.feed_pacer import Pacer
 from exporters.feed_page import http_response, page_response
 from exporters.feed_session import FIRST_STEP_WITHIN_S, Sessions, origin_is_ours
-from exporters.feed_tail import Tail
+from exporters.feed_tail import FEED, Tail
 from exporters.intake import Intake
 from exporters.metrics import IntakeMetrics
 from exporters.protocol import MAX_INBOUND_BYTES, Close
@@ -96,7 +96,7 @@ class Gateway:
         """
         self._settings, self._topic, self._clock = settings, topic, clock
         self._registry = CollectorRegistry()
-        self._health = Health("gateway")
+        self._health = Health("gateway", {FEED: "the newest predictions are not read from Kafka yet"})
         self._metrics = FeedMetrics(self._registry)
         self._intake_metrics = IntakeMetrics(self._registry)
         self._hub = Hub(self._metrics, clock)
