@@ -1,5 +1,6 @@
 """The deployment's files, read; the tools that judge them; and the secrets that they ask for."""
 
+import asyncio
 import os
 import re
 import shutil
@@ -10,12 +11,13 @@ from typing import Any
 import pytest
 import yaml
 from prometheus_client import CollectorRegistry
-from prometheus_client.process_collector import ProcessCollector
 
 from agents.metrics import LaneMetrics
 from exporters.feed_metrics import FeedMetrics
 from exporters.metrics import IntakeMetrics, SinkMetrics
-from stream.publisher import PublisherMetrics
+from stream.settings import load_settings
+from stream.sources.delivery import Delivery
+from stream.sources.tally import Tally
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -53,13 +55,14 @@ def roles(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
 @pytest.fixture(scope="session")
 def exported() -> set[str]:
     """The names of all series that the roles export."""
-    names = set()
-    for owner in (PublisherMetrics, LaneMetrics, IntakeMetrics, SinkMetrics, FeedMetrics):
-        registry = CollectorRegistry()
-        ProcessCollector(registry=registry)
-        owner(registry)
-        names |= {family.name + end for family in registry.collect() for end in _SERIES_OF[family.type]}
-    return names
+    registries = [
+        Delivery(load_settings(environ={}).settings, "127.0.0.1:9092", "source", asyncio.Event()).registry
+    ]
+    for owner in (lambda registry: Tally(registry, []), LaneMetrics, IntakeMetrics, SinkMetrics, FeedMetrics):
+        registries.append(CollectorRegistry())
+        owner(registries[-1])
+    families = [family for registry in registries for family in registry.collect()]
+    return {family.name + end for family in families for end in _SERIES_OF[family.type]}
 
 
 @pytest.fixture(scope="session")

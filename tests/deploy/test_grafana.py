@@ -10,8 +10,8 @@ import yaml
 from clickhouse_driver import Client
 from prometheus_client import CollectorRegistry
 
-from agents.metrics import LaneMetrics
 from exporters.clickhouse_schema import migrate
+from exporters.feed_metrics import FeedMetrics
 from stream.embedded.clickhouse import EmbeddedClickHouse
 
 Dashboard = dict[str, Any]
@@ -126,8 +126,9 @@ def test_no_two_panels_overlap(dashboard: Dashboard) -> None:
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
-def test_the_stages_have_latencies(dashboard: Dashboard) -> None:
+def test_the_stages_are_those_of_the_gateway(dashboard: Dashboard) -> None:
     expressions = " ".join(target.get("expr", "") for target in targets(dashboard))
-    named = set(re.findall(r'stage="(\w+)"', expressions))
+    named = set(re.findall(r'job="gateway", stage="(\w+)"', expressions))
     assert named
-    assert named <= set(LaneMetrics(CollectorRegistry()).stages.stages)
+    assert named == set(re.findall(r'stage="(\w+)"', expressions))
+    assert named <= set(FeedMetrics(CollectorRegistry()).stages.stages)

@@ -6,6 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
+
+from agents.metrics import LaneMetrics
 
 
 @pytest.fixture
@@ -54,6 +57,12 @@ def test_the_rules_use_outcomes_of_ticks_that_there_are(
     seen = re.findall(r'tickloom_ticks_total\{outcome!?~"([^"]+)"', " ".join(rule["expr"] for rule in alerts))
     assert seen
     assert {outcome for choice in seen for outcome in choice.split("|")} - tick_outcomes == set()
+
+
+def test_the_rules_name_stages_that_a_worker_has(alerts: list[dict[str, Any]]) -> None:
+    named = set(re.findall(r'job="worker", stage="(\w+)"', " ".join(rule["expr"] for rule in alerts)))
+    assert named
+    assert named <= set(LaneMetrics(CollectorRegistry()).stages.stages)
 
 
 def test_prometheus_asks_every_role_of_the_compose_file(roles: dict[str, dict[str, Any]], root: Path) -> None:
