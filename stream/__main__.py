@@ -209,17 +209,17 @@ def gateway(
     _run(lambda stop: compose.run_gateway(settings, stop))
 
 
-@cli.command(epilog="Example: tickloom train --out models/champion/model.onnx --ticks 2000000 --seed 7")
+@cli.command(epilog="Example: tickloom train --out models/champion/model.onnx --seconds 2400 --seed 7")
 def train(
     out: Annotated[Path, typer.Option(help="Where the model goes, ending in .onnx.")],
     replay: Annotated[
-        Path | None, typer.Option(help="Train on these recorded ticks; else on the simulator.")
+        Path | None, typer.Option(help="Train on these recorded ticks; else on simulated ones.")
     ] = None,
     day: Annotated[str | None, typer.Option(help="Only this day of the recording, YYYY-MM-DD.")] = None,
-    ticks: Annotated[int, typer.Option(help="Ticks of the simulator.")] = 1_000_000,
-    symbols: Annotated[int, typer.Option(help="Symbols of the simulator.")] = 8,
-    rate: Annotated[float, typer.Option(help="Ticks a second of the simulator.")] = 500.0,
-    seed: Annotated[int, typer.Option(help="Seed of the simulator and of the training.")] = 7,
+    seconds: Annotated[
+        float, typer.Option(help="Simulated time to train on, some 2,150 ticks each second.")
+    ] = 2400.0,
+    seed: Annotated[int, typer.Option(min=1, help="Seed of the simulated markets and of the training.")] = 7,
     horizon_s: Annotated[float, typer.Option(help="How far ahead to predict.")] = 10.0,
     dead_band_bps: Annotated[float, typer.Option(help="A move smaller than this is flat.")] = 1.0,
     layers: Annotated[int, typer.Option(help="LSTM layers.")] = 1,
@@ -231,9 +231,8 @@ def train(
     from stream import compose
 
     _load()
-    data = compose.TrainingData(replay, day, ticks, symbols, rate, seed)
     chosen = {"seed": seed, "horizon_s": horizon_s, "dead_band_bps": dead_band_bps}
-    compose.train_model(data, out, as_json, **chosen, layers=layers, units=units, epochs=epochs)
+    compose.train_model(replay, day, seconds, out, as_json, **chosen, layers=layers, units=units, epochs=epochs)
 
 
 @cli.command(epilog="Example: tickloom topics --kafka localhost:9092")

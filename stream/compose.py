@@ -8,8 +8,6 @@ compiler, nor a worker for the exporters' clients.
 import asyncio
 import gc
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,14 +16,9 @@ from prometheus_client import CollectorRegistry
 
 from stream.clock import NS_PER_S
 from stream.errors import InvariantError, SettingsError
-from stream.records import Records
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
 from stream.topics import await_topics, broker
-
-# Monday 2024-01-01 00:00 UTC: the same for all, so that one seed means one recording.
-_SIMULATED_OPENING_NS = 1_704_067_200 * NS_PER_S
-_TRAINING_CHUNK = 65_536
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
@@ -166,33 +159,18 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
     await gateway.run_gateway(settings, stop)
 
 
-@dataclass(frozen=True)
-class TrainingData:
-    """What to train on: a replay, or else the simulator."""
-
-    replay: Path | None
-    day: str | None
-    ticks: int  # of the simulator
-    symbols: int
-    rate_per_s: float
-    seed: int
-
-    def __iter__(self) -> Iterator[Records]:
-        """Yield the ticks in chunks."""
-        if self.replay is not None:
-            from stream.sources.replay import Replay
-
-            yield from Replay([self.replay], _day(self.day)).days()
-            return
-        from stream.sources.simulator import Simulator, symbol_names
-
-        market = Simulator(symbol_names(self.symbols), self.seed, _SIMULATED_OPENING_NS, self.rate_per_s)
-        for start in range(0, self.ticks, _TRAINING_CHUNK):
-            yield market.chunk(min(_TRAINING_CHUNK, self.ticks - start))
-
-
-def train_model(data: TrainingData, out: Path, as_json: bool, **chosen: Any) -> None:
+def train_model(
+    replay: Path | None, day: str | None, seconds: float, out: Path, as_json: bool, **chosen: Any
+) -> None:
     """Train, export, check and write a model; print what came of it.
+
+    Args:
+        replay: recorded ticks to train on; else simulated markets.
+        day: of the replay.
+        seconds: of simulated time.
+        out: path of the model, ending in ``.onnx``.
+        as_json: print the metrics as JSON.
+        chosen: fields of `models.train.TrainSettings`; ``seed`` is the markets' as well.
 
     Raises:
         SettingsError: TensorFlow is not installed.
@@ -200,15 +178,13 @@ def train_model(data: TrainingData, out: Path, as_json: bool, **chosen: Any) -> 
     """
     from rich.console import Console
 
+    from models.simulated import simulated_markets
+    from models.train import TrainSettings, train
+    from stream.sources.replay import Replay
+
     console = Console(stderr=as_json)
-    try:
-        from models.train import TrainSettings, train
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"training needs {error.name}, which serving does not: uv sync --extra train, or "
-            "pip install 'tickloom[train]'"
-        ) from None
-    report = train(data, TrainSettings(**chosen), out, console)
+    ticks = simulated_markets(chosen["seed"], seconds) if replay is None else Replay([replay], _day(day)).days()
+    report = train(ticks, TrainSettings(**chosen), out, console)
     if as_json:
         metrics = {"model": str(report.path), "id": f"{report.card.model_id:016x}", **report.card.metrics}
         print(json.dumps(metrics))
