@@ -61,10 +61,6 @@ class Intake:
             logger.error("the engine numbers %d symbols of partition %d anew", accepted.restarts, partition)
         return accepted
 
-    def remember(self, partition: int, rows: Records) -> None:
-        """Take rows that were read for their own sake as known, so that the numbering goes on from them."""
-        self._sequencer.accept(partition, rows)
-
     def forget(self, partition: int) -> None:
         """Know nothing of a partition's symbols: somebody else may have gone on with them."""
         self._sequencer.forget(partition)

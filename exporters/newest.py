@@ -1,7 +1,5 @@
 """The newest prediction of every symbol, in one array."""
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from stream.records import PREDICTION, Records
@@ -28,11 +26,6 @@ class Newest:
             grown[: len(self._rows)] = self._rows
             self._rows = grown
         self._rows[slots] = last
-
-    def of(self, symbols: Iterable[str]) -> Records:
-        """Return a copy of the rows of those ``symbols`` that are there."""
-        slots = (self._slots.get(symbol.encode()) for symbol in symbols)
-        return self._rows[[slot for slot in slots if slot is not None]]
 
     def rows(self) -> Records:
         """Return all of them: ``PREDICTION[symbols]``, a view that later calls of `put` change."""
