@@ -129,8 +129,9 @@ async def test_clickhouse_has_every_prediction_once_after_kills(
             query = "SELECT count(), uniqExact(symbol, seq), toInt64(sum(seq)) FROM v_predictions"
             return tuple(client.execute(query)[0])  # type: ignore[return-value]
         except ServerException as error:
-            assert error.code in (60, 81), error  # no exporter has made the table yet
-            return 0, 0, 0
+            if error.code not in (60, 81):
+                raise
+            return 0, 0, 0  # no exporter has made the table yet
         finally:
             client.disconnect()
 
