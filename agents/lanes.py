@@ -24,7 +24,7 @@ import numpy as np
 from agents.lane import Lane
 from agents.metrics import LaneMetrics
 from stream.app import StateTable, TickloomApp
-from stream.errors import InvariantError, RecordError, TickloomError
+from stream.errors import InvariantError, RecordError
 from stream.records import MAX_BLOCK_RECORDS, PREDICTION, TICK, Records, decode_block, encode_block, partition_of
 from stream.telemetry import Health
 from stream.topics import PREDICTIONS, REJECTED_TICKS, STATE_TABLE, TICKS
@@ -46,7 +46,6 @@ class _OwnedLane:
     checkpoint_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     sends: list["asyncio.Future[Any]"] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
-    revoked: bool = False
 
 
 class Lanes:
@@ -78,6 +77,7 @@ class Lanes:
         self._partitions = partitions
         self._new_lane = new_lane
         self.failure: BaseException | None = None
+        self._released = False  # our partitions are being taken away: nothing more may be applied
         self.table: StateTable = app.Table(
             STATE_TABLE,
             key_type=bytes,
@@ -87,6 +87,7 @@ class Lanes:
         ticks = app.topic(TICKS, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw")
         app.agent(ticks, name="lanes", concurrency=1)(self._consume)
         app.timer(checkpoint_s, name="checkpoint")(self.checkpoint_all)
+        app.on_partitions_assigned.connect(self._on_assigned)
         app.on_partitions_revoked.connect(self._on_revoked)
         app.on_before_shutdown.connect(self._on_shutdown)
 
@@ -108,15 +109,20 @@ class Lanes:
             try:
                 for partition, events in together.items():
                     await self._process(partition, events)
-            except (TickloomError, AssertionError) as error:
+            except Exception as error:
+                # Faust would start the agent anew without these blocks, and the state would have them all the same.
                 await self._crash(error)
                 raise
 
     async def _process(self, partition: int, events: list[Any]) -> None:
+        # What the agent still holds when its partitions are taken away, or from before, comes again.
+        current = self.app.consumer_generation_id
+        events = [event for event in events if event.message.generation_id == current]
+        if self._released or not events:
+            return
         owned = self._lane(partition)
         async with owned.lock:
-            # The partition may have been taken away while these blocks waited for the lock.
-            if owned.revoked:
+            if self._released:
                 return
             blocks: list[tuple[int, Records]] = []
             for event in events:
@@ -127,8 +133,11 @@ class Lanes:
             if blocks:
                 await self._apply(owned, blocks)
             owned.events.extend(events)
-        if len(owned.sends) > _MAX_UNACKNOWLEDGED:
-            await asyncio.gather(*owned.sends[: -_MAX_UNACKNOWLEDGED // 2])
+        sends = owned.sends  # a checkpoint may put another list in its place
+        if len(sends) > _MAX_UNACKNOWLEDGED:
+            oldest = len(sends) - _MAX_UNACKNOWLEDGED // 2
+            await asyncio.gather(*sends[:oldest])
+            del sends[:oldest]
 
     async def _apply(self, owned: _OwnedLane, blocks: list[tuple[int, Records]]) -> None:
         output = owned.lane.apply(blocks)
@@ -190,6 +199,9 @@ class Lanes:
             for event in events:
                 event.ack()
 
+    async def _on_assigned(self, app: Any, assigned: Any, **_: Any) -> None:
+        self._released = False
+
     async def _on_revoked(self, app: Any, revoked: Any, **_: Any) -> None:
         await self._release()
 
@@ -198,8 +210,8 @@ class Lanes:
 
     async def _release(self) -> None:
         """Checkpoint and commit while the partitions are still ours, then forget them."""
+        self._released = True
         lanes = list(self.owned.values())
-        self.owned.clear()
         try:
             async with asyncio.timeout(self.app.conf.broker_session_timeout / 2):
                 for owned in lanes:
@@ -209,8 +221,7 @@ class Lanes:
         except TimeoutError:
             # Not lost: the next owner repeats what was not committed.
             logger.warning("no checkpoint before the partitions were given up: the brokers did not answer")
-        for owned in lanes:
-            owned.revoked = True
+        self.owned.clear()
 
     async def _crash(self, error: BaseException) -> None:
         """Stop the worker loudly: going on would break a promise."""

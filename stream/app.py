@@ -45,6 +45,13 @@ class _Consumer(driver.Consumer):
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
+    def ack(self, message: Any) -> bool:
+        """Acknowledge what an agent has seen.
+
+        Faust acknowledges, unseen, what still arrives while partitions are taken away; a commit would lose it.
+        """
+        return bool(message.tracked) and bool(super().ack(message))
+
 
 class _Transport(driver.Transport):
     Consumer = _Consumer
@@ -94,6 +101,8 @@ def create_app(settings: Settings) -> TickloomApp:
         producer_max_request_size=_REQUEST_BYTES,
         # At first Faust waits for other workers; with one partition set each there is nothing to wait for.
         stream_recovery_delay=0.0,
+        # It would wait for acknowledgements that only the lanes' last checkpoint gives, after the wait.
+        stream_wait_empty=False,
         worker_redirect_stdouts=False,
     )
     app.fetch_wait_ms = settings.fetch_wait_ms
