@@ -4,9 +4,9 @@ A message holds one or many predictions:
 
     {"type":"prediction","send_ns":...,"predictions":[{"symbol":"AIG","seq":7,...,"published_ns":...},...]}
 
-Always the same shape, however many are due at once: at 100,000 predictions a second the frames around single ones
-would cost a client more than the predictions do (see `docs/design.md`), and a reader that handles the list at a low
-rate handles it at a high one. A frame that a server sends is not masked, so the same bytes go to every client.
+Always the same shape, however many are due at once. With 200 due, to send and read one (Python client) takes 1.9 us
+in a list and 10.2 us as a message of its own, also when all of those go in one write; and a reader that handles the
+list at a low rate handles it at a high one. A frame from a server is not masked: the same bytes go to every client.
 
 Numbers that end in ``_ns`` are integers above 2**53: a reader with doubles (JavaScript) sees them to 256 ns.
 """
