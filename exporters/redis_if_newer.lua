@@ -8,8 +8,9 @@
 -- ARGV[3]    seconds until a hash expires, 0 for never
 -- ARGV[4]    how many entries the stream keeps, roughly
 -- ARGV[5]    how many frames, then for each: count of records, block
--- then       how many values a hash has, names included, then for each hash: message to publish, seq,
---            source offset, source index, names and values
+-- then       names of the fields of a hash, with spaces between; seq, source_offset and source_index are the first
+-- then       for each hash: message to publish; values of the fields, with spaces between
+-- Few long arguments rather than many short ones: the client spends a microsecond on each argument.
 --
 -- Returns how many hashes were older, or -1 for: the mark is missing, nothing was done.
 
@@ -19,26 +20,34 @@ if ARGV[1] == 'write' and redis.call('EXISTS', KEYS[2]) == 0 then
 end
 local epoch, ttl_s, maxlen, frames = ARGV[2], tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5])
 local at = 6 + 2 * frames
-local width = tonumber(ARGV[at])
+local names = {}
+for name in string.gmatch(ARGV[at], '%S+') do
+  names[#names + 1] = name
+end
 at = at + 1
 
 local written = 0
 for index = 3, #KEYS do
-  local seq, offset, place = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
+  local fields, column = {}, 0
+  for value in string.gmatch(ARGV[at + 1], '%S+') do
+    column = column + 1
+    fields[2 * column - 1], fields[2 * column] = names[column], value
+  end
+  local seq, offset, place = tonumber(fields[2]), tonumber(fields[4]), tonumber(fields[6])
   local has = redis.call('HMGET', KEYS[index], 'seq', 'source_offset', 'source_index', 'epoch')
   local has_seq, has_offset, has_place = tonumber(has[1]), tonumber(has[2]), tonumber(has[3])
   -- A seq that went back belongs to an engine that lost its state if the tick behind it is newer.
   local newer = not has_seq or not has_offset or not has_place or has[4] ~= epoch or seq > has_seq
     or offset > has_offset or (offset == has_offset and place > has_place)
   if newer then
-    redis.call('HSET', KEYS[index], 'epoch', epoch, unpack(ARGV, at + 4, at + 3 + width))
+    redis.call('HSET', KEYS[index], 'epoch', epoch, unpack(fields))
     if ttl_s > 0 then
       redis.call('EXPIRE', KEYS[index], ttl_s)
     end
     redis.call('PUBLISH', KEYS[index], ARGV[at])
     written = written + 1
   end
-  at = at + 4 + width
+  at = at + 2
 end
 
 -- The blocks of a batch that brought nothing newer are there already: this is a repetition.

@@ -53,7 +53,10 @@ logger = logging.getLogger(__name__)
 
 PREFIX: Final = "tickloom:"
 HASH_FIELDS: Final = (
+    # The script compares the first three.
     "seq",
+    "source_offset",
+    "source_index",
     "event_ns",
     "ref_price",
     "p_down",
@@ -65,8 +68,6 @@ HASH_FIELDS: Final = (
     "flags",
     "published_ns",
     "source_partition",
-    "source_offset",
-    "source_index",
 )
 # A healthy server answers in a millisecond; more than this and we keep the batch and try again, which is harmless.
 _TIMEOUT_S: Final = 1.0
@@ -153,17 +154,11 @@ class RedisSink:
     async def _call(self, mode: str, epoch: str, rows: Records, frames: list[Any]) -> int:
         keys = [f"{self._prefix}predictions", self._mark]
         arguments: list[Any] = [mode, epoch, self._ttl_s, self._stream_maxlen, len(frames) // 2, *frames]
-        arguments.append(2 * len(HASH_FIELDS))
+        arguments.append(" ".join(HASH_FIELDS))
         for fields in prediction_fields(last_of_each(rows)):
             keys.append(f"{self._prefix}prediction:{fields['symbol']}")
-            arguments += [
-                orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY),
-                fields["seq"],
-                fields["source_offset"],
-                fields["source_index"],
-            ]
-            for name in HASH_FIELDS:
-                arguments += [name, str(fields[name])]
+            arguments.append(orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY))
+            arguments.append(" ".join([str(fields[name]) for name in HASH_FIELDS]))
         return int(await self._script(keys, arguments))
 
     def _frames(self, rows: Records) -> list[Any]:
