@@ -34,6 +34,9 @@ logger = logging.getLogger(__name__)
 
 # Blocks sent and not acknowledged: 27 MB when all are full. Beyond it ticks gather in fuller blocks.
 _MAX_UNACKNOWLEDGED_BLOCKS: Final = 64
+# Rounds of blocks come at most this often. Each block costs source, broker, worker and readers 1 to 2 ms of a core
+# in all, however few ticks it has: 250 rounds a second are what two cores can handle.
+_ROUND_S: Final = 0.004
 # Ticks accepted and not sent. Beyond it `publish` waits: this is the back-pressure.
 _MAX_PENDING_TICKS: Final = 64 * MAX_BLOCK_RECORDS
 
@@ -112,6 +115,7 @@ class TickPublisher:
         self._sent_count = 0
         self._acknowledged: list[Acknowledged | None] = [None] * partitions
         self._on_the_way = [0] * partitions  # blocks sent to a partition and not acknowledged
+        self._next_round_s = 0.0  # the loop's time before which no block that is not full is sent
         self._flushing = 0
         self._failure: SinkError | None = None
         self._producer: AIOKafkaProducer | None = None
@@ -243,34 +247,51 @@ class TickPublisher:
             self._on_error(error)
 
     async def _send_due(self, producer: AIOKafkaProducer) -> None:
+        """Send one round: when one partition's ticks are due, what waits for the others goes along."""
         loop = asyncio.get_running_loop()
         self._cancel_timer()
-        for partition in range(self.partitions):
-            while not self._is_held(partition) and self._pending.is_due(
-                partition, math.inf if self._flushing else loop.time() - self._linger_s
-            ):
-                await self._wait_until(lambda: self._failure or len(self._sent) < _MAX_UNACKNOWLEDGED_BLOCKS)
+        now_s = loop.time()
+        since_s = math.inf if self._flushing else now_s - self._linger_s
+        ready = [partition for partition in range(self.partitions) if not self._is_held(partition, now_s)]
+        if any(self._pending.is_due(partition, since_s) for partition in ready):
+            self._next_round_s = now_s + _ROUND_S
+            for partition in ready:
+                await self._send_partition(producer, partition)
                 if self._failure:
                     return
-                ticks = self._pending.take(partition)
-                seq = int(ticks["source_seq"][-1])
-                self._sent_count += 1
-                sent = _Sent(partition, encode_block(ticks), len(ticks), seq, time.monotonic())
-                await self._send(producer, self._sent_count, sent)
-                self._notify()
-        # A partition that is held is looked at again when its block is acknowledged.
-        held = [partition for partition in range(self.partitions) if self._is_held(partition)]
-        oldest_s = self._pending.oldest_s(held)
+        # A partition with a block on its way is looked at again when that is acknowledged.
+        busy = [partition for partition, count in enumerate(self._on_the_way) if count]
+        oldest_s = self._pending.oldest_s(busy)
         if oldest_s is not None and self._timer is None:
-            self._timer = loop.call_at(oldest_s + self._linger_s, self._wake.set)
+            self._timer = loop.call_at(max(oldest_s + self._linger_s, self._next_round_s), self._wake.set)
 
-    def _is_held(self, partition: int) -> bool:
-        """Nagle's rule: a block that is not full waits while another is on its way to the same partition.
+    async def _send_partition(self, producer: AIOKafkaProducer, partition: int) -> None:
+        """Send everything that waits for a partition: full blocks, and last one that need not be full."""
+        while not self._pending.is_empty(partition):
+            if self._on_the_way[partition] and not self._pending.is_full(partition):
+                return
+            await self._wait_until(lambda: self._failure or len(self._sent) < _MAX_UNACKNOWLEDGED_BLOCKS)
+            if self._failure:
+                return
+            ticks = self._pending.take(partition)
+            seq = int(ticks["source_seq"][-1])
+            self._sent_count += 1
+            sent = _Sent(partition, encode_block(ticks), len(ticks), seq, time.monotonic())
+            await self._send(producer, self._sent_count, sent)
+            self._notify()
 
-        A tick that comes alone goes at once. Where brokers or lanes are slower than ticks come, blocks grow
-        instead of their number, and it is the number that costs.
+    def _is_held(self, partition: int, now_s: float) -> bool:
+        """Whether a partition's ticks must wait: Nagle's rule, and rounds that are not too many.
+
+        A block that is not full waits while another is on its way to the same partition, and for the next round. A
+        tick that comes alone goes at once. Where ticks come faster than blocks can be handled, blocks grow instead
+        of their number, and it is the number that costs.
         """
-        return self._on_the_way[partition] > 0 and not self._pending.is_full(partition)
+        if self._pending.is_empty(partition):
+            return True
+        if self._pending.is_full(partition):
+            return False
+        return self._on_the_way[partition] > 0 or (now_s < self._next_round_s and not self._flushing)
 
     async def _send(self, producer: AIOKafkaProducer, key: int, sent: _Sent) -> None:
         # Noted before it is sent: a send that fails or is cancelled must lose neither the block nor its place.
