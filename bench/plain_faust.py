@@ -12,14 +12,14 @@ import faust
 WINDOW = 32
 
 
-class Tick(faust.Record, serializer="json"):
+class Tick(faust.Record, serializer="json"):  # type: ignore[call-arg]
     """A tick as Faust users write it."""
 
     symbol: str
     price: float
 
 
-class Prediction(faust.Record, serializer="json"):
+class Prediction(faust.Record, serializer="json"):  # type: ignore[call-arg]
     """What the plain agent sends."""
 
     symbol: str

@@ -111,7 +111,7 @@ async def await_topics(settings: Settings, health: Health, stop: asyncio.Event) 
     address = broker(settings)
     while not stop.is_set():
         try:
-            await create_topics(settings.kafka, settings.partitions, settings.replication, settings.retention_hours)
+            await create_topics(address, settings.partitions, settings.replication, settings.retention_hours)
         except (KafkaError, OSError) as error:
             health.fail("kafka", f"no broker answers at {address}: {error}")
             with contextlib.suppress(TimeoutError):
