@@ -42,6 +42,7 @@ class _OwnedLane:
     """A lane with what it has sent since its last checkpoint."""
 
     lane: Lane
+    next_offset: int  # of the block that comes next
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     checkpoint_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     sends: list["asyncio.Future[Any]"] = field(default_factory=list)
@@ -120,10 +121,11 @@ class Lanes:
         events = [event for event in events if event.message.generation_id == current]
         if self._released or not events:
             return
-        owned = self._lane(partition)
+        owned = await self._lane(events[0].message.tp)
         async with owned.lock:
             if self._released:
                 return
+            events = await self._unseen(owned, events)
             blocks: list[tuple[int, Records]] = []
             for event in events:
                 try:
@@ -161,14 +163,35 @@ class Lanes:
             await self.app.producer.send(REJECTED_TICKS, None, raw, message.partition, None, headers)
         )
 
-    def _lane(self, partition: int) -> _OwnedLane:
-        owned = self.owned.get(partition)
+    async def _unseen(self, owned: _OwnedLane, events: list[Any]) -> list[Any]:
+        """Return the events that the lane has not seen, in order and without a hole.
+
+        Raises:
+            InvariantError: blocks that the broker has did not come.
+        """
+        unseen = []
+        for event in events:
+            tp, offset = event.message.tp, event.message.offset
+            if offset < owned.next_offset:
+                continue  # after a rebalance Faust fetches some twice
+            if offset > owned.next_offset:
+                # A hole in the log itself (retention, markers of transactions), or blocks lost on the way to us?
+                there_is = await self.app.first_offset_from(tp, owned.next_offset)
+                if there_is < offset:
+                    raise InvariantError(f"{tp.topic}[{tp.partition}]: {offset} came before {there_is}")
+            owned.next_offset = offset + 1
+            unseen.append(event)
+        return unseen
+
+    async def _lane(self, tp: Any) -> _OwnedLane:
+        owned = self.owned.get(tp.partition)
         if owned is None:
-            lane = self._new_lane(partition)
-            rows = {key: value for key, value in self.table.data.items() if self._partition_of(key) == partition}
+            start = await self.app.first_uncommitted(tp)
+            lane = self._new_lane(tp.partition)
+            rows = {key: value for key, value in self.table.data.items() if self._partition_of(key) == tp.partition}
             lane.restore(rows.values())
-            owned = self.owned[partition] = _OwnedLane(lane)
-            logger.info("lane %d: restored %d symbols", partition, len(rows))
+            owned = self.owned[tp.partition] = _OwnedLane(lane, start)
+            logger.info("lane %d: restored %d symbols, goes on at %d", tp.partition, len(rows), start)
         return owned
 
     def _partition_of(self, key: bytes) -> int:

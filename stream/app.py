@@ -5,11 +5,13 @@ exist; here agents are attached by explicit calls (`agents/lanes.py`).
 """
 
 import asyncio
+from functools import cached_property
 from typing import Any
 
 import aiokafka
 import faust
 from faust.transport.drivers import aiokafka as driver
+from mode.utils.queues import FlowControlEvent
 
 from stream.settings import Settings
 from stream.topics import APP_ID, broker
@@ -57,10 +59,46 @@ class _Transport(driver.Transport):
     Consumer = _Consumer
 
 
+class _FlowControl(FlowControlEvent):
+    """Lets messages through, or not.
+
+    Faust resumes the flow a second time when tables are recovered, and each time throws away what has arrived:
+    at every start under load, the first blocks after the committed offset (faust-streaming issue 596).
+    """
+
+    def resume(self) -> None:
+        if not self.is_active():
+            super().resume()
+
+
 class TickloomApp(faust.App):
     """A Faust application with our transport."""
 
     fetch_wait_ms: int
+    bootstrap: list[str]
+
+    @cached_property
+    def flow_control(self) -> _FlowControl:
+        """The switch of all queues."""
+        return _FlowControl()
+
+    async def first_uncommitted(self, tp: Any) -> int:
+        """Return where the group goes on in a partition: its committed offset, or the oldest that there is."""
+        thread = self.consumer._thread  # noqa: SLF001  (only it may use the consumer of aiokafka)
+        committed = await thread.call_thread(thread._ensure_consumer().committed, tp)  # noqa: SLF001
+        return int((await self.consumer.earliest_offsets(tp))[tp] if committed is None else committed)
+
+    async def first_offset_from(self, tp: Any, offset: int) -> int:
+        """Return the first offset at or after ``offset`` at which a partition holds a message."""
+        reader = aiokafka.AIOKafkaConsumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
+        await reader.start()
+        try:
+            where = aiokafka.TopicPartition(tp.topic, tp.partition)
+            reader.assign([where])
+            reader.seek(where, offset)
+            return int((await reader.getone(where)).offset)
+        finally:
+            await reader.stop()
 
     def _new_transport(self) -> _Transport:
         return _Transport(self.conf.broker_consumer, self)
@@ -106,4 +144,5 @@ def create_app(settings: Settings) -> TickloomApp:
         worker_redirect_stdouts=False,
     )
     app.fetch_wait_ms = settings.fetch_wait_ms
+    app.bootstrap = brokers
     return app
