@@ -41,6 +41,10 @@ test: .venv-test ## Run all tests, with real Kafka, ClickHouse and Valkey server
 train: .venv-train ## Train a model on simulated ticks, or on recorded ones with ARGS="--replay DIR".
 	@$(bin)/tickloom train --out .tickloom/trained/model.onnx $(ARGS)
 
+.PHONY: bench
+bench: .venv-demo ## Measure the engine's latency here, and its throughput with ARGS="--ticks DIR --day DAY".
+	@$(bin)/python -m bench.spine $(ARGS)
+
 .PHONY: lint
 lint: .venv-lint ## Check style and types: ruff, mypy --strict.
 	@$(bin)/ruff check .

@@ -67,11 +67,14 @@ def test_make_demo_passes_its_arguments_on(root: Path) -> None:
     assert ".venv/bin/tickloom demo --replay ticks --day 2013-10-07" in answer.stdout
 
 
-def test_every_command_of_ours_that_is_made_exists(makefile: str) -> None:
+def test_every_command_of_ours_that_is_made_exists(makefile: str, root: Path) -> None:
     group: Any = typer.main.get_command(cli)
     named = set(re.findall(r"/tickloom (\w+)", makefile))
     assert "demo" in named
     assert named <= set(group.commands)
+    benches = re.findall(r"-m bench\.(\w+)", makefile)
+    assert benches
+    assert [name for name in benches if not (root / f"bench/{name}.py").exists()] == []
 
 
 def test_a_uv_that_is_new_enough_is_used(checkout: Path, tmp_path: Path) -> None:
