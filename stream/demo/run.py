@@ -37,7 +37,10 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 0.5
 _READY_S = 120.0  # the first start compiles the kernels
+# How long to wait until what was sent has arrived everywhere, before it is counted: an unattended run is judged by
+# the count, while after Ctrl-C it only has to be quick (Kafka keeps what is under way for the next start).
 _DRAIN_S = 60.0
+_DRAIN_ON_STOP_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -237,7 +240,8 @@ class _Demo:
         source, others = self.parts[-1], self.parts[:-1]
         await source.poll(session)
         await asyncio.to_thread(source.stop)
-        deadline_s = time.monotonic() + _DRAIN_S
+        self._say("waiting until everything has arrived")
+        deadline_s = time.monotonic() + (_DRAIN_ON_STOP_S if self.stop.is_set() else _DRAIN_S)
         outcome: Outcome | None = None
         while time.monotonic() < deadline_s:
             await asyncio.gather(*(part.poll(session) for part in others))
