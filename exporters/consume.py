@@ -36,10 +36,11 @@ _POLL_S: Final = 0.2  # how long `stop` may wait for getmany
 _COMMIT_EVERY_S: Final = 0.25  # a crash repeats at most this much to the sink; a commit costs a round trip
 _CHECK_EVERY_S: Final = 1.0  # signs of life of an idle sink
 _WATCH_EVERY_S: Final = 2.0
-# The broker answers a fetch once it has this much, or after so long (half the age of a batch, if that is longer). Each
-# fetch costs broker and exporter a millisecond: without this an exporter makes one for every block of a few ticks.
+# The broker answers a fetch once it has this much, or after so long (half the age of a batch, if that is longer).
+# Each fetch costs broker and exporter a millisecond: else an exporter makes one for every block of a few ticks.
 _GATHER_BYTES: Final = 1 << 20
 _GATHER_MS: Final = 10
+_LONGEST_GATHER_MS: Final = 250
 _RETRY_LIMIT_S: Final = 5.0
 _REFUSALS_LOGGED: Final = 20
 # aiokafka leaves the group when nobody calls getmany for this long. A sink may be away for days; a process that
@@ -107,7 +108,7 @@ class Consumption(ConsumerRebalanceListener):
             enable_auto_commit=False,
             auto_offset_reset="earliest",
             fetch_min_bytes=_GATHER_BYTES,
-            fetch_max_wait_ms=max(_GATHER_MS, int(self._max_age_s * 1000 / 2)),
+            fetch_max_wait_ms=min(max(_GATHER_MS, int(self._max_age_s * 1000 / 2)), _LONGEST_GATHER_MS),
             session_timeout_ms=int(self._settings.session_timeout_s * 1000),
             heartbeat_interval_ms=int(self._settings.session_timeout_s * 1000 / 4),
             max_poll_interval_ms=_NEVER_MS,
