@@ -80,6 +80,7 @@ _USERS = """<clickhouse>
             <networks><ip>127.0.0.1</ip></networks>
             <profile>analyst</profile>
             <quota>default</quota>
+            <default_database>default</default_database>
             <!-- No more than these: without a list it could also read files and URLs through table functions. -->
             <grants>
                 <query>GRANT SELECT, SHOW, dictGet ON *.*</query>

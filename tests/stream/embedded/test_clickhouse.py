@@ -55,6 +55,8 @@ def test_it_speaks_http(clickhouse: EmbeddedClickHouse) -> None:
         assert connection.getresponse().read() == b"Ok.\n"
         connection.request("GET", "/?query=SELECT%2040%2B2")
         assert connection.getresponse().read() == b"42\n"  # the default format is TabSeparated
+        connection.request("GET", "/?user=analyst&query=SELECT%20currentDatabase()")
+        assert connection.getresponse().read() == b"default\n"
 
 
 def test_rows_go_in_and_come_out_with_the_types_of_our_schema(client: Any, fresh_name: FreshName) -> None:
