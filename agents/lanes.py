@@ -78,7 +78,7 @@ class Lanes:
         self._partitions = partitions
         self._new_lane = new_lane
         self.failure: BaseException | None = None
-        self._released = False  # our partitions are being taken away: nothing more may be applied
+        self._closed_generation = -1  # of the consumer group: its partitions were given up, nothing more is applied
         self.table: StateTable = app.Table(
             STATE_TABLE,
             key_type=bytes,
@@ -88,7 +88,6 @@ class Lanes:
         ticks = app.topic(TICKS, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw")
         app.agent(ticks, name="lanes", concurrency=1)(self._consume)
         app.timer(checkpoint_s, name="checkpoint")(self.checkpoint_all)
-        app.on_partitions_assigned.connect(self._on_assigned)
         app.on_partitions_revoked.connect(self._on_revoked)
         app.on_before_shutdown.connect(self._on_shutdown)
 
@@ -117,13 +116,12 @@ class Lanes:
 
     async def _process(self, partition: int, events: list[Any]) -> None:
         # What the agent still holds when its partitions are taken away, or from before, comes again.
-        current = self.app.consumer_generation_id
-        events = [event for event in events if event.message.generation_id == current]
-        if self._released or not events:
+        events = [event for event in events if self._is_ours(event.message.generation_id)]
+        if not events:
             return
         owned = await self._lane(events[0].message.tp)
         async with owned.lock:
-            if self._released:
+            if not self._is_ours(events[-1].message.generation_id):
                 return
             events = await self._unseen(owned, events)
             blocks: list[tuple[int, Records]] = []
@@ -162,6 +160,10 @@ class Lanes:
         owned.sends.append(
             await self.app.producer.send(REJECTED_TICKS, None, raw, message.partition, None, headers)
         )
+
+    def _is_ours(self, generation: int) -> bool:
+        current = self.app.consumer_generation_id
+        return self.failure is None and generation == current and generation > self._closed_generation
 
     async def _unseen(self, owned: _OwnedLane, events: list[Any]) -> list[Any]:
         """Return the events that the lane has not seen, in order and without a hole.
@@ -208,7 +210,8 @@ class Lanes:
             async with owned.lock:
                 events, owned.events = owned.events, []
                 sends, owned.sends = owned.sends, []
-                if not events:
+                # After a failure a row may be ahead of what was sent: it must not be kept.
+                if not events or self.failure is not None:
                     return
                 rows = owned.lane.take_dirty()
             try:
@@ -222,9 +225,6 @@ class Lanes:
             for event in events:
                 event.ack()
 
-    async def _on_assigned(self, app: Any, assigned: Any, **_: Any) -> None:
-        self._released = False
-
     async def _on_revoked(self, app: Any, revoked: Any, **_: Any) -> None:
         await self._release()
 
@@ -233,7 +233,7 @@ class Lanes:
 
     async def _release(self) -> None:
         """Checkpoint and commit while the partitions are still ours, then forget them."""
-        self._released = True
+        self._closed_generation = self.app.consumer_generation_id
         lanes = list(self.owned.values())
         try:
             async with asyncio.timeout(self.app.conf.broker_session_timeout / 2):

@@ -5,7 +5,9 @@ exist; here agents are attached by explicit calls (`agents/lanes.py`).
 """
 
 import asyncio
+from collections.abc import AsyncIterator, Mapping
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import aiokafka
@@ -19,7 +21,8 @@ from stream.topics import APP_ID, broker
 # A block of 4,096 ticks is 426 KB; this many wait in memory for a lane at the most.
 _BUFFERED_BLOCKS = 64
 _FETCH_BYTES = 4 << 20
-_REQUEST_BYTES = 4 << 20
+# A broker takes batches of 1,048,588 bytes unless told otherwise; a full block of predictions has 622,608.
+_REQUEST_BYTES = 1_000_000
 
 
 class StateTable(faust.Table):
@@ -44,8 +47,49 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class _Consumer(driver.Consumer):
+    """Faust's consumer, without the races in which it loses messages around a rebalance.
+
+    Faust fetches all the time. What it had asked for before a rebalance arrives after it, passes for new, and takes
+    the place of what the seek to the committed offsets was to bring (faust-streaming issues 221, 596 and 606).
+    Here the one task that fetches does the seek too, between two fetches, and what came before it is dropped.
+    """
+
+    _epoch = 0  # counted up when partitions are taken away, and when it is known where to go on
+    _starts: Mapping[Any, int] = MappingProxyType({})  # where to go on: known once the tables are recovered
+    _is_positioned = False
+
     def _new_consumer_thread(self) -> _ConsumerThread:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def on_partitions_revoked(self, revoked: set[Any]) -> None:
+        """Forget where we were."""
+        self._turn_to({})
+        await super().on_partitions_revoked(revoked)
+
+    async def perform_seek(self) -> None:
+        """Go to the committed offset of each partition, or to the oldest message where there is none."""
+        await super().perform_seek()
+        sources = [tp for tp in self.assignment() if self._is_source(tp)]
+        new = [tp for tp in sources if not self._committed_offset[tp]]
+        oldest = await self.earliest_offsets(*new) if new else {}
+        self._turn_to({tp: self._committed_offset[tp] or oldest[tp] for tp in sources})
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
+        """Yield what comes from the brokers, of our partitions only what follows the last seek."""
+        if self._starts and not self._is_positioned:
+            self._is_positioned = True
+            await self.seek_wait(self._starts)
+        epoch, is_positioned = self._epoch, self._is_positioned
+        async for tp, message in super().getmany(timeout):
+            if (is_positioned and epoch == self._epoch) or not self._is_source(tp):
+                yield tp, message
+
+    def _turn_to(self, starts: Mapping[Any, int]) -> None:
+        self._epoch += 1
+        self._starts, self._is_positioned = starts, False
+
+    def _is_source(self, tp: Any) -> bool:
+        return bool(self.app.topics.acks_enabled_for(tp.topic))
 
     def ack(self, message: Any) -> bool:
         """Acknowledge what an agent has seen.

@@ -1,6 +1,7 @@
 """The shape of the code: who may import whom, and that files are where a newcomer looks for them."""
 
 import ast
+import functools
 import importlib.metadata
 import importlib.util
 import re
@@ -32,8 +33,13 @@ def is_root(path: Path) -> bool:
     return path.as_posix().startswith(ROOT_FILES)
 
 
-def imports(path: Path) -> Iterator[tuple[str, int, bool]]:
-    """Yield each imported module, with its line, and whether it is imported when the file is."""
+@functools.cache
+def imports(path: Path) -> list[tuple[str, int, bool]]:
+    """Return each imported module, with its line, and whether it is imported when the file is."""
+    return list(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[str, int, bool]]:
     tree = ast.parse((ROOT / path).read_text("utf-8"), str(path))
     deferred = {
         inner

@@ -73,6 +73,7 @@ class Part:
         with Path(os.devnull).open("rb") as nothing:
             self._child = Child(self.role.name, self._command, self._log_path, nothing.fileno())
         self._died_s = None
+        self.health, self.healthy = {}, False
 
     def restart_if_dead(self) -> None:
         """Start a new process a moment after the last one died, unless its work is done."""

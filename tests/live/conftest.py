@@ -24,7 +24,7 @@ from stream.records import PREDICTION, Records, decode_block
 from stream.settings import Settings
 from stream.topics import PREDICTIONS, create_topics
 
-PATIENCE_S = 150.0
+PATIENCE_S = 90.0
 
 
 class Engine:
@@ -90,7 +90,8 @@ class Engine:
     async def until(self, condition: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> None:
         """Look at every part until ``condition`` holds."""
         assert self._session is not None
-        deadline_s = time.monotonic() + patience_s
+        begun_s = time.monotonic()
+        deadline_s = begun_s + patience_s
         while not condition():
             if time.monotonic() > deadline_s:
                 said = {name: (part.healthy, part.health, part.last_lines()) for name, part in self.parts.items()}
@@ -100,6 +101,7 @@ class Engine:
             for part in self.parts.values():
                 if part.role.ends_by_itself:
                     part.restart_if_dead()
+        print(f"{time.monotonic() - begun_s:6.1f} s until {what}")  # pytest shows it where a test fails
 
     def kill(self, name: str) -> None:
         """End a part as a crash would."""

@@ -42,9 +42,9 @@ def by_identity(predictions: Records) -> dict[tuple[bytes, int], bytes]:
     return {key: content.tobytes() for key, content in zip(keys, contents, strict=True)}
 
 
-def real_ticks(folder: Path) -> Records:
+def real_ticks(files: list[Path]) -> Records:
     """Return the whole replay as the engine would receive it."""
-    ticks = np.concatenate(list(Replay([folder]).days()))
+    ticks = np.concatenate(list(Replay(files).days()))
     ticks["recv_ns"] = np.maximum(ticks["recv_ns"], ticks["event_ns"])
     return ticks
 
@@ -52,15 +52,15 @@ def real_ticks(folder: Path) -> Records:
 async def test_a_replay_through_crash_join_and_leave_gives_the_very_predictions_of_one_undisturbed_run(
     engine: Any, shared_data: Path
 ) -> None:
-    folder = shared_data / "ticks" / "crypto"
-    ticks = real_ticks(folder)
+    files = sorted((shared_data / "ticks" / "crypto").glob("*_spot_*.parquet"))
+    ticks = real_ticks(files)
     expected = undisturbed(engine.settings, ticks)
     total = len(expected)
-    assert total > 200_000
+    assert total > 60_000
 
     await engine.start("worker-1", "worker", "--name", "worker-1")
     await engine.start_ways_out()
-    source = await engine.start("source", "replay", str(folder), "--speed", "12", ends=True)
+    source = await engine.start("source", "replay", *map(str, files), "--speed", "8", ends=True)
 
     await engine.until(lambda: engine.made() > total * 0.15, "the replay is under way")
     engine.kill("worker-1")
@@ -84,18 +84,12 @@ async def test_a_replay_through_crash_join_and_leave_gives_the_very_predictions_
 
     published = await engine.predictions()
     assert by_identity(published) == expected
-    for key, contents in _repetitions(published).items():
-        assert len(contents) == 1, f"{key} was predicted twice, and differently"
+    # Repetitions after the crash are the same to the bit: as many different contents as identities.
+    raw = np.ascontiguousarray(published).view(np.uint8).reshape(len(published), -1)[:, :PREDICTION_CONTENT_BYTES]
+    assert len({content.tobytes() for content in raw}) == total
 
-    last = {symbol.decode(): max(seq for name, seq in expected if name == symbol) for symbol, _ in expected}
+    last: dict[str, int] = {}
+    for symbol, seq in expected:
+        last[symbol.decode()] = max(seq, last.get(symbol.decode(), 0))
     arrived = "the WebSocket client has the newest of every symbol"
     await engine.until(lambda: {name: item["seq"] for name, item in engine.feed.latest.items()} == last, arrived)
-
-
-def _repetitions(predictions: Records) -> dict[tuple[bytes, int], set[bytes]]:
-    seen: dict[tuple[bytes, int], set[bytes]] = {}
-    for start in range(0, len(predictions), 1):
-        row = predictions[start : start + 1]
-        [(key, content)] = by_identity(row).items()
-        seen.setdefault(key, set()).add(content)
-    return seen
