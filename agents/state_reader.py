@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 
 from agents import features
 from agents.state import STATE, decode_state
@@ -23,13 +24,13 @@ async def read_state(bootstrap: str, symbol: str) -> Records | None:
         UnknownVersion: the row was written by another version.
     """
     key = encode_symbol(symbol)
+    partitions = await _count_partitions(bootstrap)
+    if partitions == 0:
+        return None
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
     await consumer.start()
     try:
-        partitions = consumer.partitions_for_topic(STATE_CHANGELOG) or await _partitions(consumer)
-        if not partitions:
-            return None
-        number = int(partition_of(np.array([key], TICK["symbol"]), len(partitions))[0])
+        number = int(partition_of(np.array([key], TICK["symbol"]), partitions)[0])
         where = TopicPartition(STATE_CHANGELOG, number)
         consumer.assign([where])
         await consumer.seek_to_beginning(where)
@@ -44,9 +45,15 @@ async def read_state(bootstrap: str, symbol: str) -> Records | None:
         await consumer.stop()
 
 
-async def _partitions(consumer: AIOKafkaConsumer) -> set[int]:
-    await consumer.topics()
-    return consumer.partitions_for_topic(STATE_CHANGELOG) or set()
+async def _count_partitions(bootstrap: str) -> int:
+    # A consumer knows only the topics that it subscribes to, and to ask for one by name may create it.
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        topics = {info["topic"]: info["partitions"] for info in await admin.describe_topics()}
+    finally:
+        await admin.close()
+    return len(topics.get(STATE_CHANGELOG, ()))
 
 
 def describe_state(row: Records) -> dict[str, Any]:
