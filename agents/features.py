@@ -4,7 +4,9 @@ A model names the features that it wants; position i of a feature row is ``FEATU
 list is append only: an index never changes its meaning.
 
 The *reference price* of a symbol is its mid price once both sides of the book were seen, the last trade price
-before that. *Tick* below means an accepted trade or quote of the symbol, one step of every window.
+before that. *Tick* below means an accepted trade or quote of the symbol, one step of every window. While a window
+fills, it is as long as there are ticks; an EMA starts at its first value, those of flows at 0, that of the seconds
+between ticks at 1. Each feature is limited to +-1e6, which no market reaches and a wrong price would.
 """
 
 from dataclasses import dataclass

@@ -275,15 +275,15 @@ def test_all_that_is_compiled_with_a_cache_calls_nothing_compiled_of_another_fil
         path for package in ("stream", "agents", "models", "exporters") for path in (root / package).rglob("*.py")
     ]:
         tree = ast.parse(path.read_text())
-        compiled[path.name] = {
+        compiled[str(path.relative_to(root))] = {
             node.name
             for node in ast.walk(tree)
             if isinstance(node, ast.FunctionDef) and any("njit" in ast.dump(one) for one in node.decorator_list)
         }
-        imported[path.name] = {
+        imported[str(path.relative_to(root))] = {
             alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
         }
-    assert "apply_ticks" in compiled["kernel.py"]
+    assert "apply_ticks" in compiled["agents/kernel.py"]
     entries = {"apply_ticks", "index_symbols"}  # called from Python, not from compiled code
     for name in compiled:
         if compiled[name]:

@@ -2,6 +2,8 @@
 
 import asyncio
 import itertools
+import sys
+from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,17 +13,14 @@ import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
+from lane_worker import PARTITIONS, Worker
 from markets import FUTURE_NS, LATENESS_NS, Feed
-from prometheus_client import CollectorRegistry
 from recurrent import Recurrent
 
 from agents.lane import Lane, compile_kernels
-from agents.lanes import Lanes
-from agents.metrics import LaneMetrics
 from agents.state import decode_state
 from agents.state_reader import describe_state, read_state
 from agents.windows import Windows
-from stream.app import create_app
 from stream.embedded.kafka import EmbeddedKafka
 from stream.records import (
     HEADER,
@@ -35,13 +34,10 @@ from stream.records import (
     encode_block,
     partition_of,
 )
-from stream.settings import Settings
-from stream.telemetry import Health
 from stream.topics import PREDICTIONS, REJECTED_TICKS, STATE_CHANGELOG, TICKS, create_topics
 
 pytestmark = pytest.mark.timeout(300)
 
-PARTITIONS = 4
 PATIENCE_S = 60.0
 Identity = tuple[bytes, int]
 
@@ -55,23 +51,6 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         asyncio.run(create_topics(server.bootstrap, PARTITIONS, 1, 1.0))
         compile_kernels(Recurrent())
         yield server.bootstrap
-
-
-class Worker:
-    """One worker in this process, as `stream/compose.py` runs it."""
-
-    def __init__(self, bootstrap: str, data_dir: Path, name: str) -> None:
-        settings = Settings(
-            kafka=bootstrap, data_dir=data_dir, worker_name=name, checkpoint_s=0.2, session_timeout_s=6.0
-        )
-        self.metrics = LaneMetrics(CollectorRegistry())
-        self.health = Health(name)
-        self.app = create_app(settings)
-        self.lanes = Lanes(self.app, PARTITIONS, self._lane, settings.checkpoint_s, self.health, self.metrics)
-
-    def _lane(self, partition: int) -> Lane:
-        windows = Windows(LATENESS_NS, FUTURE_NS, outcomes=self.metrics.outcomes)
-        return Lane(partition, windows, Recurrent())
 
 
 class Kafka:
@@ -334,6 +313,37 @@ async def test_a_worker_that_joins_and_leaves_under_load_loses_and_changes_nothi
         assert first.lanes.failure is None
         assert second.lanes.failure is None
     await finish(kafka_io, new_worker, "JOIN")
+
+
+async def test_a_worker_that_is_killed_under_load_loses_and_changes_nothing(
+    kafka_io: Kafka, new_worker: NewWorker, tmp_path: Path
+) -> None:
+    async def count() -> int:
+        return len(await kafka_io.predictions("KILL"))
+
+    script = Path(__file__).with_name("lane_worker.py")
+    async with load(kafka_io, "KILL"):
+        for _ in range(2):
+            before = await count()
+            child = await asyncio.create_subprocess_exec(
+                sys.executable,
+                str(script),
+                kafka_io.bootstrap,
+                str(tmp_path),
+                "killed",
+                stderr=DEVNULL,
+                stdout=DEVNULL,
+            )
+            try:
+
+                async def predicts(before: int = before) -> bool:
+                    return await count() > before + 300
+
+                await until(predicts, "the worker predicts")
+            finally:
+                child.kill()
+                await child.wait()
+    await finish(kafka_io, new_worker, "KILL")
 
 
 async def test_a_send_that_fails_stops_the_worker_and_keeps_no_state_ahead_of_its_predictions(
