@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from agents.inference import Predictor
@@ -17,6 +16,7 @@ from agents.state import RECENT_ROWS, decode_state, encode_state
 from agents.validate import DUPLICATE
 from agents.windows import Step, Windows
 from stream.clock import Clock, wall_ns
+from stream.compiled import compiled
 from stream.records import (
     FLAG_WARMING,
     PREDICTION,
@@ -176,7 +176,7 @@ def compile_kernels(predictor: Predictor) -> None:
     lane.apply([(1, block[1:2]), (2, block[2:])])
 
 
-@njit(cache=True, error_model="numpy")
+@compiled
 def _fill(
     predictions: Any,
     ticks: Any,

@@ -20,7 +20,7 @@ Rejected ticks go to ``ticks.rejected`` with the reason; all are counted by reas
 A symbol has a `STATE` row from its first sound tick on, so that garbage takes no room. No verdict depends on the
 time of day when it is given: a replay after a crash must give the same ones.
 
-The checks are compiled; they stand in `agents/kernel.py`.
+The checks are compiled; they stand in `agents/checks.py`.
 """
 
 from typing import Final

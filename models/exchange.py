@@ -8,7 +8,9 @@ features of a process that has loaded a model would differ from those of one tha
 from typing import Any, Final
 
 import numpy as np
-from numba import njit, types
+from numba import types
+
+from stream.compiled import compiled
 
 # Rows of a plan, ``int64[5, capacity + 1]``.
 ORDER: Final = 0  # indices of feature rows: by round, and in order of arrival within a round
@@ -54,7 +56,7 @@ _LAYOUT = types.int64[::1]
 _ARENA = types.float32[::1]
 
 
-@njit(types.int64(_READ_I64, _LAYOUT, _PLAN), cache=True, error_model="numpy")
+@compiled(types.int64(_READ_I64, _LAYOUT, _PLAN))
 def make_plan(rounds: Any, sizes: Any, plan: Any) -> Any:
     """Sort feature rows by round and cut each round into batches.
 
@@ -93,7 +95,7 @@ def make_plan(rounds: Any, sizes: Any, plan: Any) -> Any:
     return batches
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(cache=True, error_model="numpy", inline="always")
 def _tensors(arena: Any, layout: Any, h_at: int, c_at: int, size: int) -> Any:
     """Return h and c, ``float32[L, size, U]`` each, as views."""
     layers, units = layout[LAYERS], layout[UNITS]
@@ -103,12 +105,12 @@ def _tensors(arena: Any, layout: Any, h_at: int, c_at: int, size: int) -> Any:
     return h, c
 
 
-@njit(cache=True, error_model="numpy", inline="always")
+@compiled(cache=True, error_model="numpy", inline="always")
 def _flushed(value: Any) -> Any:
     return value if abs(value) >= _SMALLEST_NORMAL else np.float32(0)
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(cache=True, error_model="numpy")
 def _put_results(rows: Any, h: Any, c: Any, out: Any, arena: Any, layout: Any, order: Any, size: int) -> Any:
     layers, units, count = layout[LAYERS], layout[UNITS], len(order)
     probabilities = arena[layout[PROBABILITIES] : layout[PROBABILITIES] + size * 3].reshape(size, 3)
@@ -134,7 +136,7 @@ def _put_results(rows: Any, h: Any, c: Any, out: Any, arena: Any, layout: Any, o
     return FINE
 
 
-@njit(cache=True, error_model="numpy")
+@compiled(cache=True, error_model="numpy")
 def _take_inputs(features: Any, rows: Any, h: Any, c: Any, arena: Any, layout: Any, order: Any, size: int) -> Any:
     layers, units, width, count = layout[LAYERS], layout[UNITS], layout[WIDTH], len(order)
     x = arena[layout[X] : layout[X] + size * width].reshape(size, width)
@@ -163,7 +165,7 @@ _EXCHANGE = types.int64(
 )
 
 
-@njit(_EXCHANGE, cache=True, error_model="numpy")
+@compiled(_EXCHANGE)
 def exchange(
     done: int,
     todo: int,

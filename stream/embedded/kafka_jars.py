@@ -7,7 +7,6 @@ fetching at the same time. The hash makes a changed list of jars a new directory
 """
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
+from stream.cache import cache_dir
 from stream.embedded.java import KafkaUnavailable
 from stream.embedded.lock import FileLock
 from stream.errors import ServerError
@@ -36,12 +36,6 @@ _MAVEN_OPTIONS = [
 ]
 _FETCH_LIMIT_S = 600.0
 _JAR_FETCHED = re.compile(r"Downloaded from \S+: \S+/([^/\s]+\.jar)")
-
-
-def cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/tickloom``, or ``~/.cache/tickloom``."""
-    root = os.environ.get("XDG_CACHE_HOME")
-    return (Path(root) if root else Path.home() / ".cache") / "tickloom"
 
 
 def ensure_jars(report: Callable[[str], None]) -> Path:

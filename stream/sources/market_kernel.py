@@ -7,9 +7,9 @@ import math
 from typing import Any, Final
 
 import numpy as np
-from numba import njit
 
 from stream.clock import NS_PER_S
+from stream.compiled import compiled, inlined
 from stream.records import TickKind
 from stream.sources.market_model import (
     ASK,
@@ -64,7 +64,7 @@ _EXTRA_SPREAD: Final = np.array(EXTRA_SPREAD)
 _TRADE_SHARE: Final = np.array(TRADE_SHARE)
 
 
-@njit(cache=True, inline="always")
+@inlined
 def _uniform(rng: Any) -> Any:
     """A number in (0, 1) from SplitMix64."""
     rng[0] += np.uint64(0x9E3779B97F4A7C15)
@@ -75,7 +75,7 @@ def _uniform(rng: Any) -> Any:
     return (np.float64(z >> np.uint64(11)) + 0.5) * 1.1102230246251565e-16
 
 
-@njit(cache=True)
+@compiled
 def _normals(rng: Any) -> Any:
     """Two standard normal numbers (Box and Muller)."""
     radius = math.sqrt(-2.0 * math.log(_uniform(rng)))
@@ -83,7 +83,7 @@ def _normals(rng: Any) -> Any:
     return radius * math.cos(angle), radius * math.sin(angle)
 
 
-@njit(cache=True)
+@compiled
 def _wait_ns(rng: Any, excited: Any, base: Any) -> Any:
     """Time to the next event: the earlier one of the Poisson part and of the excited part, if that has one."""
     wait_s = -math.log(_uniform(rng)) / base
@@ -94,7 +94,7 @@ def _wait_ns(rng: Any, excited: Any, base: Any) -> Any:
     return np.int64(wait_s * _NS) + 1
 
 
-@njit(cache=True)
+@compiled
 def _sift_down(times: Any, symbols: Any, place: Any) -> None:
     """Restore the heap below ``place``; equal times stand in the order of the symbols."""
     size = len(times)
@@ -115,7 +115,7 @@ def _sift_down(times: Any, symbols: Any, place: Any) -> None:
     times[place], symbols[place] = time_ns, symbol
 
 
-@njit(cache=True)
+@compiled
 def draw_all(
     rng: Any, now_ns: Any, regime: Any, parameters: Any, state: Any, last_ns: Any, times: Any, symbols: Any
 ) -> None:
@@ -128,7 +128,7 @@ def draw_all(
         _sift_down(times, symbols, place)
 
 
-@njit(cache=True)
+@compiled
 def _change_regime(rng: Any, scalars: Any) -> None:
     draw = _uniform(rng)
     regime = 0
@@ -138,7 +138,7 @@ def _change_regime(rng: Any, scalars: Any) -> None:
     scalars[REGIME_END_NS] += np.int64(-math.log(_uniform(rng)) * _HOLDING[regime] * _NS) + 1
 
 
-@njit(cache=True)
+@compiled
 def _evolve(rng: Any, state: Any, parameters: Any, seconds: Any, regime: Any) -> None:
     """Let the latent part of one symbol pass ``seconds``."""
     one, other = _normals(rng)
@@ -149,7 +149,7 @@ def _evolve(rng: Any, state: Any, parameters: Any, seconds: Any, regime: Any) ->
     state[LOG_PRICE] += sigma * (DRIFT_SHARE * state[DRIFT] * seconds + math.sqrt(seconds) * other)
 
 
-@njit(cache=True)
+@compiled
 def _requote(rng: Any, state: Any, parameters: Any, regime: Any) -> None:
     """Move bid, ask and sizes of one symbol as a quote does."""
     fair = math.exp(state[LOG_PRICE]) * parameters[PER_UNIT]
@@ -172,7 +172,7 @@ def _requote(rng: Any, state: Any, parameters: Any, regime: Any) -> None:
     state[LOG_ASK_SIZE] = depth - tilt + memory * (state[LOG_ASK_SIZE] - depth + tilt) + _SIZE_NOISE * other
 
 
-@njit(cache=True)
+@compiled
 def _trade(rng: Any, state: Any, parameters: Any) -> Any:
     """Let one symbol trade; return side, price in ticks, and size."""
     side = 1 if _uniform(rng) < 1.0 / (1.0 + math.exp(-SIGN_TILT * state[PRESSURE])) else -1
@@ -190,7 +190,7 @@ def _trade(rng: Any, state: Any, parameters: Any) -> Any:
     return side, price, size
 
 
-@njit(cache=True)
+@compiled
 def generate(
     words: Any,
     values: Any,

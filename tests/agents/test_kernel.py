@@ -1,6 +1,5 @@
 """The features are right at every tick: against a batch computation, published values, and at the extremes."""
 
-import ast
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markets import FUTURE_NS, LATENESS_NS, START_NS, Feed, equity_day, from_columns, random_market
 
-from agents import features, kernel
+from agents import features
 from agents.windows import Windows
 from stream.records import TICK, Records, Reject, TickKind, empty_ticks
 
@@ -263,29 +262,3 @@ def test_order_flow_is_conts_at_each_kind_of_event() -> None:
     assert event(98.5, 101.0, 7.0, 20.0) == pytest.approx(-10.0)  # the bid was lifted away
     assert event(99.0, 100.5, 10.0, 5.0) == pytest.approx(-5.0)  # a better ask
     assert event(99.0, 101.5, 10.0, 5.0) == pytest.approx(20.0)  # the ask was taken
-
-
-def test_all_that_is_compiled_with_a_cache_calls_nothing_compiled_of_another_file() -> None:
-    # numba's cache on disk is keyed by the text of one file: a compiled function from elsewhere would stay as it
-    # was when it was first compiled in, through every upgrade.
-    root = Path(kernel.__file__).parents[1]
-    compiled: dict[str, set[str]] = {}
-    imported: dict[str, set[str]] = {}
-    for path in [
-        path for package in ("stream", "agents", "models", "exporters") for path in (root / package).rglob("*.py")
-    ]:
-        tree = ast.parse(path.read_text())
-        compiled[str(path.relative_to(root))] = {
-            node.name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.FunctionDef) and any("njit" in ast.dump(one) for one in node.decorator_list)
-        }
-        imported[str(path.relative_to(root))] = {
-            alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names
-        }
-    assert "apply_ticks" in compiled["agents/kernel.py"]
-    entries = {"apply_ticks", "index_symbols"}  # called from Python, not from compiled code
-    for name in compiled:
-        if compiled[name]:
-            foreign = set().union(*(functions for other, functions in compiled.items() if other != name))
-            assert not (imported[name] & foreign) - entries, name

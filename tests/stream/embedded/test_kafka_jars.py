@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from stream.cache import cache_dir
 from stream.embedded import kafka_jars
 from stream.embedded.java import KafkaUnavailable
-from stream.embedded.kafka_jars import KAFKA_VERSION, cache_dir, ensure_jars
+from stream.embedded.kafka_jars import KAFKA_VERSION, ensure_jars
 
 # Answers like Maven: says what it fetches, and writes what dependency:copy-dependencies would.
 MAVEN = f"""#!{sys.executable}
