@@ -59,8 +59,12 @@ class Lane:
         self.predictor = predictor
         self.clock = clock
 
-    def restore(self, values: Iterable[bytes]) -> None:
+    def restore(self, values: Iterable[bytes], rewrite: Iterable[bytes] = ()) -> None:
         """Take over the rows of the table, and warm the model up where they were left by another one.
+
+        Args:
+            values: ``STATE`` rows as bytes.
+            rewrite: symbols that count as changed.
 
         Raises:
             UnknownVersion: a row of a version that this tickloom does not read.
@@ -68,6 +72,7 @@ class Lane:
         rows = [decode_state(value) for value in values]
         if rows:
             self.windows.load(np.concatenate(rows))
+            self.windows.dirty[np.flatnonzero(np.isin(self.windows.states["symbol"], list(rewrite)))] = True
             self._warm_up()
 
     def apply(self, blocks: Sequence[tuple[int, Records]]) -> LaneOutput:
@@ -96,9 +101,12 @@ class Lane:
         all_accepted = len(step.rows) == len(ticks)
         return LaneOutput(predictions, _NOTHING if all_accepted else self._rejected(source, step.reason))
 
-    def take_dirty(self) -> list[tuple[bytes, bytes]]:
-        """Return (symbol, row) of every symbol that changed since the last call: a checkpoint's content."""
-        rows = np.flatnonzero(self.windows.dirty)
+    def changed(self) -> NDArray[np.int64]:
+        """Return the rows of the symbols that `take` has not had since they changed."""
+        return np.flatnonzero(self.windows.dirty)
+
+    def take(self, rows: NDArray[np.int64]) -> list[tuple[bytes, bytes]]:
+        """Return (symbol, `STATE` row) of some rows, for a checkpoint."""
         self.windows.dirty[rows] = False
         states = self.windows.states
         return [(bytes(states[row]["symbol"]), encode_state(states[row])) for row in rows]

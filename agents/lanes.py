@@ -3,50 +3,62 @@
 The order of effects, which makes crashes harmless:
 
 1. predictions are sent and acknowledged by the brokers;
-2. then the state rows that changed go to the table's changelog, each with the offset that it has seen;
-3. then the blocks are acknowledged to Faust, which commits their offsets.
+2. then the state rows that changed go to the table's changelog, each with the offset that it has seen, and a marker
+   that says what a whole recovery has;
+3. then the offset before which all is kept is committed.
 
 A crash in between repeats blocks. Symbols whose state has seen a block skip it; the others give the same
 predictions with the same (symbol, seq) again, which every consumer drops. Nothing is lost or counted twice.
 
 One agent serves all partitions of the worker, with a `Lane` for each: a lane is rebuilt from the table after
-every rebalance, so that start-up, recovery and rebalance are one path.
+every rebalance, so that start-up, recovery and rebalance are one path. A lane counts offsets: what it has seen it
+skips, and what does not come it reads again itself.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
-import numpy as np
-
+from agents.checkpoint import marker_row
 from agents.lane import Lane
 from agents.metrics import LaneMetrics
+from agents.recovery import Recovery
 from stream.app import StateTable, TickloomApp
 from stream.errors import InvariantError, RecordError
-from stream.records import MAX_BLOCK_RECORDS, PREDICTION, TICK, Records, decode_block, encode_block, partition_of
+from stream.records import MAX_BLOCK_RECORDS, TICK, Records, decode_block, encode_block
 from stream.telemetry import Health
 from stream.topics import PREDICTIONS, REJECTED_TICKS, STATE_TABLE, TICKS
 
 logger = logging.getLogger(__name__)
 
 # Blocks sent and not yet acknowledged, for each lane; beyond it the lane waits for the brokers.
-_MAX_UNACKNOWLEDGED = 256
+_MAX_UNACKNOWLEDGED: Final = 256
 # Blocks that wait are applied together up to this size: about 1,200 ticks, some 10 ms of work for the event loop.
-_MAX_TOGETHER_BYTES = 128 << 10
+_MAX_TOGETHER_BYTES: Final = 128 << 10
+# Blocks that are read again come in portions of so many.
+_PORTION_BLOCKS: Final = 64
+# Rows of a checkpoint that are copied in one go, some 0.1 ms, before ticks have their turn again.
+_SLICE_ROWS: Final = 16
+# Checkpoints take at most this share of a worker's time: with ten thousand busy symbols they come less often.
+_CHECKPOINT_SHARE: Final = 0.1
+# A partition that has more than we have seen, and does not move for so long while nothing else does: read it again.
+_STUCK_S: Final = 3.0
 
 
 @dataclass
 class _OwnedLane:
     """A lane with what it has sent since its last checkpoint."""
 
+    tp: Any
     lane: Lane
     next_offset: int  # of the block that comes next
+    kept: int = -1  # the next offset of the last checkpoint
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     checkpoint_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     sends: list["asyncio.Future[Any]"] = field(default_factory=list)
-    events: list[Any] = field(default_factory=list)
 
 
 class Lanes:
@@ -61,13 +73,13 @@ class Lanes:
         health: Health,
         metrics: LaneMetrics,
     ) -> None:
-        """Attach the agent, the table and the checkpoint timer to ``app``.
+        """Attach the agent, the table and the timers to ``app``.
 
         Args:
             app: from `stream.app.create_app`, not started yet.
             partitions: of the topic of ticks.
             new_lane: makes an empty lane for a partition.
-            checkpoint_s: seconds between checkpoints.
+            checkpoint_s: seconds between checkpoints, at the least.
             health: where troubles are told.
             metrics: where everything is counted.
         """
@@ -79,15 +91,20 @@ class Lanes:
         self._new_lane = new_lane
         self.failure: BaseException | None = None
         self._closed_generation = -1  # of the consumer group: its partitions were given up, nothing more is applied
+        self._checkpoint_due_s = 0.0
+        self._queue: Any = None  # Faust's, of messages that wait for us
+        self._progress: dict[int, tuple[int, float]] = {}  # by partition: next offset, and since when it is that
         self.table: StateTable = app.Table(
             STATE_TABLE,
             key_type=bytes,
             value_type=bytes,
             partitions=partitions,
         )
+        self._recovery = Recovery(app, self.table, partitions, metrics)
         ticks = app.topic(TICKS, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw")
         app.agent(ticks, name="lanes", concurrency=1)(self._consume)
-        app.timer(checkpoint_s, name="checkpoint")(self.checkpoint_all)
+        app.timer(checkpoint_s, name="checkpoint")(self._checkpoint_if_due)
+        app.timer(1.0, name="watch")(self.read_what_does_not_come)
         app.on_partitions_revoked.connect(self._on_revoked)
         app.on_before_shutdown.connect(self._on_shutdown)
 
@@ -98,48 +115,66 @@ class Lanes:
         model and to the producer is then shared, and a backlog is worked off many times faster. When nothing
         waits, which is the rule, a block is applied at once.
         """
+        self._queue = stream.channel.queue
         waiting: dict[int, list[Any]] = {}
         size_bytes = 0
         async for event in stream.noack().events():
-            waiting.setdefault(event.message.partition, []).append(event)
-            size_bytes += len(event.value or b"")
-            if size_bytes < _MAX_TOGETHER_BYTES and not stream.channel.queue.empty():
+            message = event.message
+            waiting.setdefault(message.partition, []).append(message)
+            size_bytes += len(message.value or b"")
+            if size_bytes < _MAX_TOGETHER_BYTES and not self._queue.empty():
                 continue
             together, waiting, size_bytes = waiting, {}, 0
             try:
-                for partition, events in together.items():
-                    await self._process(partition, events)
+                for messages in together.values():
+                    await self._process(messages)
             except Exception as error:
                 # Faust would start the agent anew without these blocks, and the state would have them all the same.
                 await self._crash(error)
                 raise
 
-    async def _process(self, partition: int, events: list[Any]) -> None:
+    async def _process(self, messages: Sequence[Any]) -> None:
         # What the agent still holds when its partitions are taken away, or from before, comes again.
-        events = [event for event in events if self._is_ours(event.message.generation_id)]
-        if not events:
+        messages = [message for message in messages if self._is_ours(message.generation_id)]
+        if not messages:
             return
-        owned = await self._lane(events[0].message.tp)
+        owned = await self._lane(messages[0].tp)
+        if owned is None:
+            return
         async with owned.lock:
-            if not self._is_ours(events[-1].message.generation_id):
-                return
-            events = await self._unseen(owned, events)
-            blocks: list[tuple[int, Records]] = []
-            for event in events:
-                try:
-                    blocks.append((event.message.offset, decode_block(event.value or b"", TICK)))
-                except RecordError as error:
-                    await self._dead_letter(owned, event, error)
-            if blocks:
-                await self._apply(owned, blocks)
-            owned.events.extend(events)
-        sends = owned.sends  # a checkpoint may put another list in its place
-        if len(sends) > _MAX_UNACKNOWLEDGED:
-            oldest = len(sends) - _MAX_UNACKNOWLEDGED // 2
-            await asyncio.gather(*sends[:oldest])
-            del sends[:oldest]
+            if self._is_ours(messages[-1].generation_id):
+                await self._take(owned, messages)
+        await self._bound_sends(owned)
 
-    async def _apply(self, owned: _OwnedLane, blocks: list[tuple[int, Records]]) -> None:
+    async def _take(self, owned: _OwnedLane, messages: Sequence[Any]) -> None:
+        """Apply what the lane has not seen of messages that came in the order of their offsets."""
+        unseen: list[Any] = []
+        for message in messages:
+            due = unseen[-1].offset + 1 if unseen else owned.next_offset
+            if message.offset > due:
+                await self._apply(owned, unseen)
+                unseen = []
+                await self._read_again(owned, message.offset)
+            if message.offset >= due:
+                unseen.append(message)
+            else:
+                self.metrics.blocks["repeated"] += 1
+        await self._apply(owned, unseen)
+
+    async def _apply(self, owned: _OwnedLane, messages: Sequence[Any]) -> None:
+        if not messages:
+            return
+        blocks: list[tuple[int, Records]] = []
+        for message in messages:
+            try:
+                blocks.append((message.offset, decode_block(message.value or b"", TICK)))
+            except RecordError as error:
+                await self._dead_letter(owned, message, error)
+        if blocks:
+            await self._send(owned, blocks)
+        owned.next_offset = messages[-1].offset + 1
+
+    async def _send(self, owned: _OwnedLane, blocks: list[tuple[int, Records]]) -> None:
         output = owned.lane.apply(blocks)
         partition = owned.lane.partition
         output.predictions["published_ns"] = owned.lane.clock()
@@ -149,81 +184,145 @@ class Lanes:
                 owned.sends.append(await self.app.producer.send(topic, None, block, partition, None, None))
         self.metrics.on_blocks(len(blocks), owned.lane, output)
 
-    async def _dead_letter(self, owned: _OwnedLane, event: Any, error: RecordError) -> None:
+    async def _bound_sends(self, owned: _OwnedLane) -> None:
+        sends = owned.sends  # a checkpoint may put another list in its place
+        if len(sends) > _MAX_UNACKNOWLEDGED:
+            oldest = len(sends) - _MAX_UNACKNOWLEDGED // 2
+            await asyncio.gather(*sends[:oldest])
+            del sends[:oldest]
+
+    async def _dead_letter(self, owned: _OwnedLane, message: Any, error: RecordError) -> None:
         """Put bytes that are not a block of ticks aside, as they came, with the reason in the headers."""
-        message = event.message
         where = f"{message.topic}[{message.partition}]@{message.offset}"
         logger.error("rejected %s: %s", where, error)
         self.metrics.blocks[type(error).__name__] += 1
         headers = [("tickloom-error", str(error).encode()), ("tickloom-source", where.encode())]
-        raw = event.value if isinstance(event.value, bytes) else b""
+        raw = message.value if isinstance(message.value, bytes) else b""
         owned.sends.append(
             await self.app.producer.send(REJECTED_TICKS, None, raw, message.partition, None, headers)
         )
+
+    async def _read_again(self, owned: _OwnedLane, end: int) -> None:
+        """Read blocks that did not come, up to ``end``, from the brokers, and apply them.
+
+        Raises:
+            ServerError: the brokers do not give them.
+        """
+        start = owned.next_offset
+        logger.warning("%s[%d]: %d to %d did not come; reading them", TICKS, owned.tp.partition, start, end)
+        portion: list[Any] = []
+        first: int | None = None
+        async for message in self.app.read(owned.tp, start, end):
+            first = message.offset if first is None else first
+            portion.append(message)
+            self.metrics.blocks["read_again"] += 1
+            if len(portion) == _PORTION_BLOCKS:
+                await self._apply(owned, portion)
+                await self._bound_sends(owned)
+                portion = []
+        await self._apply(owned, portion)
+        owned.next_offset = max(owned.next_offset, end)
+        if first != start:  # a hole in the log itself: it begins later now, or there are marks of transactions
+            await self._tell_what_is_gone(owned.tp, start, end)
+
+    async def _tell_what_is_gone(self, tp: Any, start: int, end: int) -> None:
+        oldest = min(int((await self.app.consumer.earliest_offsets(tp))[tp]), end)
+        if oldest > start:
+            self.metrics.blocks["lost_to_retention"] += oldest - start
+            lost = f"{tp.topic}[{tp.partition}]: the brokers deleted {start} to {oldest} before they were applied"
+            logger.error("%s: raise the retention, or run enough workers", lost)
 
     def _is_ours(self, generation: int) -> bool:
         current = self.app.consumer_generation_id
         return self.failure is None and generation == current and generation > self._closed_generation
 
-    async def _unseen(self, owned: _OwnedLane, events: list[Any]) -> list[Any]:
-        """Return the events that the lane has not seen, in order and without a hole.
-
-        Raises:
-            InvariantError: blocks that the broker has did not come.
-        """
-        unseen = []
-        for event in events:
-            tp, offset = event.message.tp, event.message.offset
-            if offset < owned.next_offset:
-                continue  # after a rebalance Faust fetches some twice
-            if offset > owned.next_offset:
-                # A hole in the log itself (retention, markers of transactions), or blocks lost on the way to us?
-                there_is = await self.app.first_offset_from(tp, owned.next_offset)
-                if there_is < offset:
-                    raise InvariantError(f"{tp.topic}[{tp.partition}]: {offset} came before {there_is}")
-            owned.next_offset = offset + 1
-            unseen.append(event)
-        return unseen
-
-    async def _lane(self, tp: Any) -> _OwnedLane:
+    async def _lane(self, tp: Any) -> _OwnedLane | None:
+        """Return the lane of a partition, made from the table where there is none; None if it is not ours now."""
         owned = self.owned.get(tp.partition)
-        if owned is None:
-            start = await self.app.first_uncommitted(tp)
+        if owned is None and tp in self.app.consumer.starts:
+            generation = self.app.consumer_generation_id
+            recovered = await self._recovery.rows_of(tp)
             lane = self._new_lane(tp.partition)
-            rows = {key: value for key, value in self.table.data.items() if self._partition_of(key) == tp.partition}
-            lane.restore(rows.values())
-            owned = self.owned[tp.partition] = _OwnedLane(lane, start)
-            logger.info("lane %d: restored %d symbols, goes on at %d", tp.partition, len(rows), start)
+            lane.restore(recovered.rows, self.table.superseded)
+            if not self._is_ours(generation) or tp.partition in self.owned:
+                return self.owned.get(tp.partition)
+            start = self.app.consumer.starts[tp]
+            owned = self.owned[tp.partition] = _OwnedLane(tp, lane, start)
+            logger.info("lane %d: restored %d symbols, goes on at %d", tp.partition, len(recovered.rows), start)
         return owned
 
-    def _partition_of(self, key: bytes) -> int:
-        return int(partition_of(np.array([key], PREDICTION["symbol"]), self._partitions)[0])
+    async def read_what_does_not_come(self) -> None:
+        """Read blocks that the brokers have and that do not come. Called by a timer; safe to call at any time."""
+        now_s = time.monotonic()
+        for tp, start in list(self.app.consumer.starts.items()):
+            owned = self.owned.get(tp.partition)
+            at = start if owned is None else owned.next_offset
+            end = self.app.consumer.highwater(tp)
+            before, since_s = self._progress.get(tp.partition, (-1, now_s))
+            waits = self._queue is not None and not self._queue.empty()
+            is_busy = waits or (owned is not None and owned.lock.locked())
+            if end is None or at >= end or at != before or is_busy:
+                self._progress[tp.partition] = at, now_s
+            elif now_s - since_s > _STUCK_S:
+                await self._unstick(tp, end)
+
+    async def _unstick(self, tp: Any, end: int) -> None:
+        generation = self.app.consumer_generation_id
+        try:
+            owned = await self._lane(tp)
+            if owned is not None:
+                async with owned.lock:
+                    if self._is_ours(generation) and owned.next_offset < end:
+                        await self._read_again(owned, end)
+        except Exception as error:  # noqa: BLE001  (as in the agent: a lane that cannot go on stops the worker)
+            await self._crash(error)
+
+    async def _checkpoint_if_due(self) -> None:
+        begun_s = time.monotonic()
+        if begun_s >= self._checkpoint_due_s:
+            await self.checkpoint_all()
+            ended_s = time.monotonic()
+            self._checkpoint_due_s = ended_s + (ended_s - begun_s) * (1 / _CHECKPOINT_SHARE - 1)
 
     async def checkpoint_all(self) -> None:
-        """Checkpoint every lane that has news. Called by a timer; safe to call at any time."""
+        """Checkpoint every lane that has news. Safe to call at any time."""
         for owned in list(self.owned.values()):
             await self._checkpoint(owned)
 
     async def _checkpoint(self, owned: _OwnedLane) -> None:
         async with owned.checkpoint_lock:
-            # The snapshot is taken between two blocks; what follows runs beside the lane, which goes on.
-            async with owned.lock:
-                events, owned.events = owned.events, []
-                sends, owned.sends = owned.sends, []
-                # After a failure a row may be ahead of what was sent: it must not be kept.
-                if not events or self.failure is not None:
-                    return
-                rows = owned.lane.take_dirty()
             try:
-                with self.metrics.checkpoint_seconds.time():
-                    await asyncio.gather(*sends)
-                    writes = [await self.table.write(owned.lane.partition, *row) for row in rows]
-                    await asyncio.gather(*writes)
+                if owned.next_offset != owned.kept and self.failure is None:
+                    with self.metrics.checkpoint_seconds.time():
+                        await self._keep(owned)
             except Exception as error:  # noqa: BLE001  (a lost acknowledgement must stop the worker, whatever it is)
                 await self._crash(InvariantError(f"lane {owned.lane.partition}: the brokers refused: {error!r}"))
-                return
-            for event in events:
-                event.ack()
+
+    async def _keep(self, owned: _OwnedLane) -> None:
+        """Write what has changed, a few rows at a time between two blocks; the lane goes on beside it.
+
+        Rows are independent: one that is written later than another has seen more blocks, and says so.
+        """
+        lane, writes = owned.lane, []
+        async with owned.lock:
+            next_offset = owned.next_offset
+            marker = marker_row(lane.partition, next_offset, lane.windows.states[: lane.windows.count])
+            dirty = lane.changed()
+        for start in range(0, len(dirty), _SLICE_ROWS):
+            async with owned.lock:
+                # After a failure a row may be ahead of what was sent: it must not be kept.
+                if self.failure is not None:
+                    return
+                sends, owned.sends = owned.sends, []
+                rows = lane.take(dirty[start : start + _SLICE_ROWS])
+            await asyncio.gather(*sends)
+            writes += await self.table.write(lane.partition, rows)
+        sends, owned.sends = owned.sends, []
+        await asyncio.gather(*sends, *writes)
+        await asyncio.gather(*await self.table.write(lane.partition, [marker]))
+        if self.owned.get(lane.partition) is owned:
+            owned.kept = next_offset
+            self.app.consumer.kept[owned.tp] = next_offset
 
     async def _on_revoked(self, app: Any, revoked: Any, **_: Any) -> None:
         await self._release()
@@ -245,6 +344,7 @@ class Lanes:
             # Not lost: the next owner repeats what was not committed.
             logger.warning("no checkpoint before the partitions were given up: the brokers did not answer")
         self.owned.clear()
+        self._progress.clear()
 
     async def _crash(self, error: BaseException) -> None:
         """Stop the worker loudly: going on would break a promise."""

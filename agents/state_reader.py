@@ -7,6 +7,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 
 from agents import features
+from agents.checkpoint import is_newer
 from agents.state import STATE, decode_state
 from stream.records import TICK, Records, encode_symbol, partition_of
 from stream.topics import STATE_CHANGELOG
@@ -38,7 +39,7 @@ async def read_state(bootstrap: str, symbol: str) -> Records | None:
         newest: bytes | None = None
         while await consumer.position(where) < end:
             for message in (await consumer.getmany(where, timeout_ms=_POLL_MS)).get(where, []):
-                if message.key == key:
+                if message.key == key and (newest is None or is_newer(message.value, newest)):
                     newest = message.value
         return None if newest is None else decode_state(newest)
     finally:

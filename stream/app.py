@@ -5,16 +5,16 @@ exist; here agents are attached by explicit calls (`agents/lanes.py`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import aiokafka
 import faust
-from faust.transport.drivers import aiokafka as driver
 from mode.utils.queues import FlowControlEvent
 
+from stream.consumer import StreamTransport
+from stream.errors import ServerError
 from stream.settings import Settings
 from stream.topics import APP_ID, broker
 
@@ -23,84 +23,40 @@ _BUFFERED_BLOCKS = 64
 _FETCH_BYTES = 4 << 20
 # A broker takes batches of 1,048,588 bytes unless told otherwise; a full block of predictions has 622,608.
 _REQUEST_BYTES = 1_000_000
+_POLL_MS = 500
 
 
 class StateTable(faust.Table):
     """A table of raw bytes that is written at checkpoints, outside of stream iteration."""
 
-    async def write(self, partition: int, key: bytes, value: bytes) -> "asyncio.Future[Any]":
-        """Set a row and send it to the changelog; the future resolves once the brokers have it."""
-        sent = await self.app.producer.send(self.changelog_topic_name, key, value, partition, None, None)
-        self.data[key] = value
-        return sent  # type: ignore[no-any-return]
+    # Whether a row from the changelog is to take the place of the one that stands there. A worker that was cut off
+    # and comes back may have written rows that are older than those of its successor, later.
+    is_newer: Callable[[bytes, bytes], bool]
+    superseded: set[bytes]  # keys of which an older row stands last in the changelog
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.is_newer = lambda row, other: True
+        self.superseded = set()
 
-class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Faust hard-codes a fetch wait of 1,500 ms. With aiokafka's one fetch in flight for each node, a stall of
-    250 ms of the event loop then costs 1 to 1.7 s of latency, because the next fetch asks only for idle
-    partitions and waits the whole time."""
+    async def write(self, partition: int, rows: Iterable[tuple[bytes, bytes]]) -> "list[asyncio.Future[Any]]":
+        """Set rows, (key, value), and send them to the changelog; a future resolves once its row is there."""
+        sent = []
+        for key, value in rows:
+            sent.append(await self.app.producer.send(self.changelog_topic_name, key, value, partition, None, None))
+            self.data[key] = value
+        return sent
 
-    def _create_worker_consumer(self, transport: Any) -> aiokafka.AIOKafkaConsumer:
-        consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = self.app.fetch_wait_ms  # noqa: SLF001  (read when the consumer starts)
-        return consumer
-
-
-class _Consumer(driver.Consumer):
-    """Faust's consumer, without the races in which it loses messages around a rebalance.
-
-    Faust fetches all the time. What it had asked for before a rebalance arrives after it, passes for new, and takes
-    the place of what the seek to the committed offsets was to bring (faust-streaming issues 221, 596 and 606).
-    Here the one task that fetches does the seek too, between two fetches, and what came before it is dropped.
-    """
-
-    _epoch = 0  # counted up when partitions are taken away, and when it is known where to go on
-    _starts: Mapping[Any, int] = MappingProxyType({})  # where to go on: known once the tables are recovered
-    _is_positioned = False
-
-    def _new_consumer_thread(self) -> _ConsumerThread:
-        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
-
-    async def on_partitions_revoked(self, revoked: set[Any]) -> None:
-        """Forget where we were."""
-        self._turn_to({})
-        await super().on_partitions_revoked(revoked)
-
-    async def perform_seek(self) -> None:
-        """Go to the committed offset of each partition, or to the oldest message where there is none."""
-        await super().perform_seek()
-        sources = [tp for tp in self.assignment() if self._is_source(tp)]
-        new = [tp for tp in sources if not self._committed_offset[tp]]
-        oldest = await self.earliest_offsets(*new) if new else {}
-        self._turn_to({tp: self._committed_offset[tp] or oldest[tp] for tp in sources})
-
-    async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
-        """Yield what comes from the brokers, of our partitions only what follows the last seek."""
-        if self._starts and not self._is_positioned:
-            self._is_positioned = True
-            await self.seek_wait(self._starts)
-        epoch, is_positioned = self._epoch, self._is_positioned
-        async for tp, message in super().getmany(timeout):
-            if (is_positioned and epoch == self._epoch) or not self._is_source(tp):
-                yield tp, message
-
-    def _turn_to(self, starts: Mapping[Any, int]) -> None:
-        self._epoch += 1
-        self._starts, self._is_positioned = starts, False
-
-    def _is_source(self, tp: Any) -> bool:
-        return bool(self.app.topics.acks_enabled_for(tp.topic))
-
-    def ack(self, message: Any) -> bool:
-        """Acknowledge what an agent has seen.
-
-        Faust acknowledges, unseen, what still arrives while partitions are taken away; a commit would lose it.
-        """
-        return bool(message.tracked) and bool(super().ack(message))
-
-
-class _Transport(driver.Transport):
-    Consumer = _Consumer
+    def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
+        """Take rows over from the changelog: of each key the newest one, which need not be the last."""
+        for event in batch:
+            key, row = event.message.key, event.message.value
+            there_is = self.data.get(key)
+            if row is None or there_is is None or self.is_newer(row, there_is):
+                super().apply_changelog_batch([event])
+                self.superseded.discard(key)
+            else:
+                self.superseded.add(key)
 
 
 class _FlowControl(FlowControlEvent):
@@ -126,26 +82,35 @@ class TickloomApp(faust.App):
         """The switch of all queues."""
         return _FlowControl()
 
-    async def first_uncommitted(self, tp: Any) -> int:
-        """Return where the group goes on in a partition: its committed offset, or the oldest that there is."""
-        thread = self.consumer._thread  # noqa: SLF001  (only it may use the consumer of aiokafka)
-        committed = await thread.call_thread(thread._ensure_consumer().committed, tp)  # noqa: SLF001
-        return int((await self.consumer.earliest_offsets(tp))[tp] if committed is None else committed)
+    async def end_offset(self, tp: Any) -> int:
+        """Return the offset that the next message of a partition will have."""
+        return int((await self.consumer.highwaters(tp))[tp])
 
-    async def first_offset_from(self, tp: Any, offset: int) -> int:
-        """Return the first offset at or after ``offset`` at which a partition holds a message."""
+    async def read(self, tp: Any, start: int, end: int) -> AsyncIterator[Any]:
+        """Yield the messages of a partition with ``start <= offset < end``, those that there still are.
+
+        Raises:
+            ServerError: the brokers do not give them.
+        """
+        where = aiokafka.TopicPartition(tp.topic, tp.partition)
         reader = aiokafka.AIOKafkaConsumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
         await reader.start()
         try:
-            where = aiokafka.TopicPartition(tp.topic, tp.partition)
             reader.assign([where])
-            reader.seek(where, offset)
-            return int((await reader.getone(where)).offset)
+            reader.seek(where, start)
+            while await reader.position(where) < end:
+                async with asyncio.timeout(self.conf.broker_request_timeout):
+                    found = await reader.getmany(where, timeout_ms=_POLL_MS)
+                for message in found.get(where, ()):
+                    if start <= message.offset < end:
+                        yield message
+        except TimeoutError:
+            raise ServerError(f"{tp.topic}[{tp.partition}]: the brokers do not give {start} to {end}") from None
         finally:
             await reader.stop()
 
-    def _new_transport(self) -> _Transport:
-        return _Transport(self.conf.broker_consumer, self)
+    def _new_transport(self) -> StreamTransport:
+        return StreamTransport(self.conf.broker_consumer, self)
 
 
 def create_app(settings: Settings) -> TickloomApp:

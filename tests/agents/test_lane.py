@@ -36,6 +36,10 @@ def new_lane(seed: int = 1, partition: int = 0, **options: Any) -> Lane:
     return Lane(partition, Windows(LATENESS_NS, FUTURE_NS, 64), Recurrent(seed), **options)
 
 
+def take_changed(lane: Lane) -> list[tuple[bytes, bytes]]:
+    return lane.take(lane.changed())
+
+
 def contents(predictions: Records) -> dict[Identity, bytes]:
     raw = np.ascontiguousarray(predictions).view(np.uint8).reshape(len(predictions), PREDICTION.itemsize)
     keys = zip(predictions["symbol"].tolist(), predictions["seq"].tolist(), strict=True)
@@ -128,7 +132,7 @@ class Table:
 
     def checkpoint(self, lane: Lane, next_offset: int, share: float, rng: np.random.Generator) -> None:
         """Write a share of the dirty rows; commit only where all were written."""
-        dirty = lane.take_dirty()
+        dirty = take_changed(lane)
         written = [row for row in dirty if rng.random() < share]
         self.rows |= dict(written)
         if len(written) == len(dirty):
@@ -199,19 +203,19 @@ def test_a_checkpoint_has_each_changed_row_once() -> None:
     feed = Feed()
     lane = new_lane()
     lane.apply([(0, np.concatenate([feed.trade("A", 1.0), feed.trade("B", 1.0), feed.trade("A", 1.1)]))])
-    rows = dict(lane.take_dirty())
+    rows = dict(take_changed(lane))
     assert sorted(rows) == [b"A", b"B"]
     assert decode_state(rows[b"A"])["seq"][0] == 2
-    assert lane.take_dirty() == []
+    assert take_changed(lane) == []
     lane.apply([(1, feed.trade("B", 1.1))])
-    assert [key for key, _ in lane.take_dirty()] == [b"B"]
+    assert [key for key, _ in take_changed(lane)] == [b"B"]
 
 
 def test_a_checkpointed_row_is_a_copy() -> None:
     feed = Feed()
     lane = new_lane()
     lane.apply([(0, feed.trade("A", 1.0))])
-    [(_, raw)] = lane.take_dirty()
+    [(_, raw)] = take_changed(lane)
     before = bytes(raw)
     lane.apply([(1, feed.trade("A", 2.0))])
     assert raw == before
@@ -239,7 +243,7 @@ def test_a_state_that_another_model_left_is_warmed_up_on_the_recent_rows(count: 
     assert old.windows.count <= 1
     if old.windows.count == 0:
         pytest.skip("the only tick was one side of a quote")
-    rows = dict(old.take_dirty())
+    rows = dict(take_changed(old))
     new = new_lane(seed=2)
     new.restore(rows.values())
     state = new.windows.states[0]
@@ -259,28 +263,28 @@ def test_a_state_that_another_model_left_is_warmed_up_on_the_recent_rows(count: 
     assert state["c"].tobytes() == c[0].tobytes()
     assert np.abs(state["h"][:UNITS]).max() > 0
     # It is part of the next checkpoint, or every restart would warm up again.
-    assert [key for key, _ in new.take_dirty()] == [b"SYM0"]
+    assert [key for key, _ in take_changed(new)] == [b"SYM0"]
 
 
 def test_only_states_of_another_model_are_warmed_up() -> None:
     ticks = random_market(np.random.default_rng(5), 300, symbols=2)
     lane = new_lane(seed=1)
     lane.apply([(0, ticks)])
-    rows = dict(lane.take_dirty())
+    rows = dict(take_changed(lane))
     changed = decode_state(rows[b"SYM1"]).copy()
     changed["model_id"] = 7
     rows[b"SYM1"] = changed.tobytes()
     again = new_lane(seed=1)
     again.restore(rows.values())
     assert states(again)[b"SYM0"] == states(lane)[b"SYM0"]
-    assert [key for key, _ in again.take_dirty()] == [b"SYM1"]
+    assert [key for key, _ in take_changed(again)] == [b"SYM1"]
 
 
 def test_a_symbol_without_a_prediction_has_nothing_to_warm_up() -> None:
     lane = new_lane(seed=1)
     lane.apply([(0, Feed().quote("A", 99.0, np.nan))])
     again = new_lane(seed=2)
-    again.restore(dict(lane.take_dirty()).values())
+    again.restore(dict(take_changed(lane)).values())
     assert states(again) == states(lane)
 
 
@@ -319,6 +323,6 @@ def test_nothing_is_compiled_at_the_first_tick() -> None:
     lane.apply([(1, blocks[1]), (2, blocks[0])])
     lane.restore([])
     again = new_lane()
-    again.restore([raw for _, raw in lane.take_dirty()])
+    again.restore([raw for _, raw in take_changed(lane)])
     again.apply([(3, blocks[1])])
     assert [len(function.signatures) for function in compiled] == before

@@ -4,156 +4,25 @@ import asyncio
 import itertools
 import sys
 from asyncio.subprocess import DEVNULL
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaTimeoutError
-from lane_worker import PARTITIONS, Worker
-from markets import FUTURE_NS, LATENESS_NS, Feed
-from recurrent import Recurrent
+from lane_kafka import Kafka, NewWorker, identities, trades, undisturbed, until
+from lane_worker import PARTITIONS
+from markets import Feed
 
-from agents.lane import Lane, compile_kernels
+from agents.checkpoint import is_marker
 from agents.state import decode_state
 from agents.state_reader import describe_state, read_state
-from agents.windows import Windows
-from stream.embedded.kafka import EmbeddedKafka
-from stream.records import (
-    HEADER,
-    PREDICTION,
-    PREDICTION_CONTENT_BYTES,
-    REJECTED,
-    TICK,
-    Records,
-    Reject,
-    decode_block,
-    encode_block,
-    partition_of,
-)
-from stream.topics import PREDICTIONS, REJECTED_TICKS, STATE_CHANGELOG, TICKS, create_topics
+from stream.records import HEADER, REJECTED, TICK, Reject, decode_block, encode_block, partition_of
+from stream.topics import PREDICTIONS, REJECTED_TICKS, STATE_CHANGELOG, TICKS
 
 pytestmark = pytest.mark.timeout(300)
-
-PATIENCE_S = 60.0
-Identity = tuple[bytes, int]
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A broker of our own: the names of topics and group are fixed, and others must not read along."""
-    with EmbeddedKafka(tmp_path_factory.mktemp("lanes-kafka")) as server:
-        if server.degraded_reason is not None:
-            pytest.skip(server.degraded_reason)
-        asyncio.run(create_topics(server.bootstrap, PARTITIONS, 1, 1.0))
-        compile_kernels(Recurrent())
-        yield server.bootstrap
-
-
-class Kafka:
-    """What a test sends and reads."""
-
-    def __init__(self, bootstrap: str) -> None:
-        self.bootstrap = bootstrap
-        self.producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
-
-    async def send(self, ticks: Records) -> None:
-        """Send ticks as blocks, each to its partition."""
-        numbers = partition_of(ticks["symbol"], PARTITIONS)
-        for number in np.unique(numbers):
-            await self.producer.send_and_wait(TICKS, encode_block(ticks[numbers == number]), partition=int(number))
-
-    async def read(self, topic: str) -> list[Any]:
-        """Return every message of a topic."""
-        async with AIOKafkaConsumer(bootstrap_servers=self.bootstrap, fetch_max_wait_ms=20) as consumer:
-            parts = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-            consumer.assign(parts)
-            await consumer.seek_to_beginning(*parts)
-            ends = await consumer.end_offsets(parts)
-            messages: list[Any] = []
-            while any([await consumer.position(part) < ends[part] for part in parts]):
-                for batch in (await consumer.getmany(timeout_ms=200)).values():
-                    messages += batch
-        return messages
-
-    async def predictions(self, prefix: str) -> Records:
-        """Return every prediction of symbols that start so, repetitions included."""
-        blocks = [decode_block(message.value, PREDICTION) for message in await self.read(PREDICTIONS)]
-        every = np.concatenate([np.zeros(0, PREDICTION), *blocks])
-        return every[np.char.startswith(every["symbol"], prefix.encode())]
-
-    async def ticks(self, prefix: str) -> list[tuple[int, int, Records]]:
-        """Return (partition, offset, ticks) of each block of ticks of symbols that start so."""
-        found = []
-        for message in await self.read(TICKS):
-            if (message.value or b"").startswith(b"TLB1\x01\x00\x01\x00"):
-                ticks = decode_block(message.value, TICK)
-                if ticks["symbol"][0].startswith(prefix.encode()):
-                    found.append((message.partition, message.offset, ticks))
-        return sorted(found, key=lambda block: block[:2])
-
-
-@pytest.fixture
-async def kafka_io(broker: str) -> AsyncIterator[Kafka]:
-    """Sends to and reads from the broker."""
-    io = Kafka(broker)
-    async with io.producer:
-        yield io
-
-
-NewWorker = Callable[[str], Any]
-
-
-@pytest.fixture
-def new_worker(broker: str, tmp_path: Path) -> NewWorker:
-    """``async with new_worker("w1") as worker`` runs one, and stops it in the end."""
-
-    @asynccontextmanager
-    async def run(name: str) -> AsyncIterator[Worker]:
-        worker = Worker(broker, tmp_path, name)
-        await worker.app.start()
-        try:
-            yield worker
-        finally:
-            async with asyncio.timeout(30):
-                await worker.app.stop()
-
-    return run
-
-
-async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], what: str) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while True:
-            held = condition()
-            if await held if isinstance(held, Awaitable) else held:
-                return
-            await asyncio.sleep(0.05)
-    pytest.fail(what)
-
-
-def identities(predictions: Records) -> dict[Identity, set[bytes]]:
-    """Return the different contents of each (symbol, seq)."""
-    raw = np.ascontiguousarray(predictions).view(np.uint8).reshape(len(predictions), PREDICTION.itemsize)
-    seen: dict[Identity, set[bytes]] = {}
-    keys = zip(predictions["symbol"].tolist(), predictions["seq"].tolist(), strict=True)
-    for key, row in zip(keys, raw, strict=True):
-        seen.setdefault(key, set()).add(row[:PREDICTION_CONTENT_BYTES].tobytes())
-    return seen
-
-
-def undisturbed(blocks: list[tuple[int, int, Records]]) -> dict[Identity, set[bytes]]:
-    lanes = {number: Lane(number, Windows(LATENESS_NS, FUTURE_NS), Recurrent()) for number in range(PARTITIONS)}
-    outputs = [lanes[number].apply([(offset, ticks)]).predictions for number, offset, ticks in blocks]
-    return identities(np.concatenate([np.zeros(0, PREDICTION), *outputs]))
-
-
-def trades(feed: Feed, prefix: str, rounds: int, symbols: int = 8) -> Records:
-    return np.concatenate(
-        [feed.trade(f"{prefix}{number}", 100.0 + turn % 7) for turn in range(rounds) for number in range(symbols)]
-    )
 
 
 async def test_each_accepted_tick_is_predicted_and_its_state_can_be_read(
@@ -215,14 +84,14 @@ async def test_an_offset_is_committed_only_once_the_state_that_saw_it_is_kept(
     async with new_worker("w1") as worker:
         write, send = worker.lanes.table.write, worker.app.producer.send
 
-        async def slow_write(partition: int, key: bytes, value: bytes) -> Any:
-            acknowledged = await write(partition, key, value)
-            if key == b"ORDER0":
-                acknowledged.add_done_callback(
-                    lambda _: order.append(("kept", int(decode_state(value)["offset"][0])))
-                )
+        async def slow_write(partition: int, rows: list[tuple[bytes, bytes]]) -> Any:
+            sent = await write(partition, rows)
+            ours = [(row[1], future) for row, future in zip(rows, sent, strict=True) if row[0] == b"ORDER0"]
+            for value, acknowledged in ours:
+                seen = int(decode_state(value)["offset"][0])
+                acknowledged.add_done_callback(lambda _, seen=seen: order.append(("kept", seen)))
                 await asyncio.sleep(0.05)
-            return acknowledged
+            return sent
 
         async def noted_send(topic: str, *arguments: Any) -> Any:
             acknowledged = await send(topic, *arguments)
@@ -372,8 +241,9 @@ async def test_a_send_that_fails_stops_the_worker_and_keeps_no_state_ahead_of_it
 
 
 async def test_a_changelog_keeps_rows_in_the_partition_of_their_symbol(kafka_io: Kafka) -> None:
-    rows = [message for message in await kafka_io.read(STATE_CHANGELOG) if message.value is not None]
-    assert rows
+    messages = [message for message in await kafka_io.read(STATE_CHANGELOG) if message.value is not None]
+    rows = [message for message in messages if not is_marker(message.key)]
+    assert 0 < len(rows) < len(messages)
     for message in rows:
         assert message.partition == int(partition_of(np.array([message.key], TICK["symbol"]), PARTITIONS)[0])
         assert decode_state(message.value)["symbol"][0] == message.key

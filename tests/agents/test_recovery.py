@@ -1,0 +1,109 @@
+"""What was lost on the way, by the client or by the brokers, is found, or told."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from lane_kafka import Kafka, NewWorker, identities, trades, undisturbed, until
+from lane_worker import PARTITIONS
+from markets import Feed
+
+from agents.state_reader import read_state
+from stream.records import TICK, partition_of
+from stream.topics import STATE_CHANGELOG, TICKS
+
+pytestmark = pytest.mark.timeout(300)
+
+
+async def test_blocks_that_do_not_come_are_read_again(kafka_io: Kafka, new_worker: NewWorker) -> None:
+    # Whatever the client loses on the way, the lane counts offsets; the last block has no successor to tell of it.
+    feed, generator = Feed(), np.random.default_rng(5)
+    async with new_worker("w1") as worker:
+        await kafka_io.send(trades(feed, "HOLE", 1))
+        await until(lambda: worker.metrics.predictions >= 8, "the first ticks are predicted")
+        callback = worker.app.consumer.callback
+
+        async def forgetful(message: Any) -> None:
+            if message.topic != TICKS or generator.random() < 0.5:
+                await callback(message)
+
+        async def forgotten(message: Any) -> None:
+            if message.topic != TICKS:
+                await callback(message)
+
+        worker.app.consumer.callback = forgetful
+        for _ in range(40):
+            await kafka_io.send(trades(feed, "HOLE", 1))
+        worker.app.consumer.callback = forgotten
+        await kafka_io.send(trades(feed, "HOLE", 1))
+        await until(lambda: worker.metrics.predictions >= 42 * 8, "all ticks are predicted")
+        assert worker.metrics.blocks["read_again"] > 0
+        assert worker.lanes.failure is None
+    got = identities(await kafka_io.predictions("HOLE"))
+    assert got == undisturbed(await kafka_io.ticks("HOLE"))
+
+
+async def test_a_table_that_was_not_recovered_whole_is_not_believed(kafka_io: Kafka, new_worker: NewWorker) -> None:
+    feed = Feed()
+    async with new_worker("w1") as worker:
+        await kafka_io.send(trades(feed, "PART", 20))
+        await until(lambda: worker.metrics.predictions >= 160, "all ticks are predicted")
+    async with new_worker("w1") as worker:
+        apply = worker.lanes.table.apply_changelog_batch
+        worker.lanes.table.apply_changelog_batch = lambda batch: apply(
+            [event for event in batch if event.message.key != b"PART3"]
+        )
+        await kafka_io.send(trades(feed, "PART", 20))
+        await until(lambda: worker.metrics.predictions >= 160, "all ticks are predicted")
+        assert worker.metrics.blocks["changelog_read_again"] == 1
+    got = identities(await kafka_io.predictions("PART"))
+    assert got == undisturbed(await kafka_io.ticks("PART"))
+
+
+async def test_an_older_row_that_is_written_later_does_not_count(kafka_io: Kafka, new_worker: NewWorker) -> None:
+    # A worker that was cut off and comes back writes the state that it had, after its successor has gone on.
+    feed = Feed()
+    async with new_worker("w1") as worker:
+        await kafka_io.send(trades(feed, "LATE", 10))
+        await until(lambda: worker.metrics.predictions >= 80, "all ticks are predicted")
+    old = [message for message in await kafka_io.read(STATE_CHANGELOG) if (message.key or b"").startswith(b"LATE")]
+    async with new_worker("w2") as worker:
+        await kafka_io.send(trades(feed, "LATE", 10))
+        await until(lambda: worker.metrics.predictions >= 80, "all ticks are predicted")
+    for message in old:
+        await kafka_io.producer.send_and_wait(
+            STATE_CHANGELOG, message.value, key=message.key, partition=message.partition
+        )
+    async with new_worker("w2") as worker:
+        await kafka_io.send(trades(feed, "LATE", 10))
+        await until(lambda: worker.metrics.predictions >= 80, "all ticks are predicted")
+    got = identities(await kafka_io.predictions("LATE"))
+    assert got == undisturbed(await kafka_io.ticks("LATE"))
+    row = await read_state(kafka_io.bootstrap, "LATE3")
+    assert row is not None
+    assert row["seq"] == 30
+
+
+async def test_ticks_that_the_brokers_deleted_before_they_were_applied_are_counted(
+    kafka_io: Kafka, new_worker: NewWorker
+) -> None:
+    feed = Feed()
+    async with new_worker("w1") as worker:
+        await kafka_io.send(trades(feed, "GONE", 5))
+        await until(lambda: worker.metrics.predictions >= 40, "all ticks are predicted")
+    for _ in range(3):
+        await kafka_io.send(feed.trade("GONE0", 1.0))
+    number = int(partition_of(np.array([b"GONE0"], TICK["symbol"]), PARTITIONS)[0])
+    where = TopicPartition(TICKS, number)
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka_io.bootstrap)
+    await admin.start()
+    try:
+        end = max(message.offset for message in await kafka_io.read(TICKS) if message.partition == number)
+        await admin.delete_records({where: RecordsToDelete(before_offset=end)})
+    finally:
+        await admin.close()
+    async with new_worker("w1") as worker:
+        await until(lambda: worker.metrics.predictions >= 1, "the tick that is left is predicted")
+        assert worker.metrics.blocks["lost_to_retention"] == 2
