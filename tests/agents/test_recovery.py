@@ -11,6 +11,7 @@ from lane_worker import PARTITIONS
 from markets import Feed
 
 from agents.state_reader import read_state
+from stream.app import StateTable
 from stream.records import TICK, partition_of
 from stream.topics import STATE_CHANGELOG, TICKS
 
@@ -45,16 +46,20 @@ async def test_blocks_that_do_not_come_are_read_again(kafka_io: Kafka, new_worke
     assert got == undisturbed(await kafka_io.ticks("HOLE"))
 
 
-async def test_a_table_that_was_not_recovered_whole_is_not_believed(kafka_io: Kafka, new_worker: NewWorker) -> None:
+async def test_a_table_that_was_not_recovered_whole_is_not_believed(
+    kafka_io: Kafka, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
     feed = Feed()
     async with new_worker("w1") as worker:
         await kafka_io.send(trades(feed, "PART", 20))
         await until(lambda: worker.metrics.predictions >= 160, "all ticks are predicted")
+    apply = StateTable.apply_changelog_batch
+
+    def apply_some(table: StateTable, batch: Any) -> None:
+        apply(table, [event for event in batch if event.message.key != b"PART3"])
+
+    monkeypatch.setattr(StateTable, "apply_changelog_batch", apply_some)
     async with new_worker("w1") as worker:
-        apply = worker.lanes.table.apply_changelog_batch
-        worker.lanes.table.apply_changelog_batch = lambda batch: apply(
-            [event for event in batch if event.message.key != b"PART3"]
-        )
         await kafka_io.send(trades(feed, "PART", 20))
         await until(lambda: worker.metrics.predictions >= 160, "all ticks are predicted")
         assert worker.metrics.blocks["changelog_read_again"] == 1
