@@ -18,7 +18,7 @@ skips, and what does not come it reads again itself.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -92,7 +92,6 @@ class Lanes:
         self.failure: BaseException | None = None
         self._closed_generation = -1  # of the consumer group: its partitions were given up, nothing more is applied
         self._checkpoint_due_s = 0.0
-        self._queue: Any = None  # Faust's, of messages that wait for us
         self._progress: dict[int, tuple[int, float]] = {}  # by partition: next offset, and since when it is that
         self.table: StateTable = app.Table(
             STATE_TABLE,
@@ -111,38 +110,32 @@ class Lanes:
     async def _consume(self, stream: Any) -> None:
         """The Faust agent: every block of ticks of every partition that this worker owns.
 
-        Blocks that wait already are applied together, up to a bound: the cost of a call to the kernel, to the
-        model and to the producer is then shared, and a backlog is worked off many times faster. When nothing
-        waits, which is the rule, a block is applied at once.
+        What Faust hands over is one message of each fetch, a bell; the blocks are in the consumer's inbox. Those
+        that wait there are applied together, up to a bound: the cost of a call to the kernel, to the model and to
+        the producer is then shared, and a backlog is worked off many times faster. When nothing waits, which is the
+        rule, a block is applied at once.
         """
-        self._queue = stream.channel.queue
-        waiting: dict[int, list[Any]] = {}
-        size_bytes = 0
-        async for event in stream.noack().events():
-            message = event.message
-            waiting.setdefault(message.partition, []).append(message)
-            size_bytes += len(message.value or b"")
-            if size_bytes < _MAX_TOGETHER_BYTES and not self._queue.empty():
-                continue
-            together, waiting, size_bytes = waiting, {}, 0
+        async for _ in stream.noack().events():
+            generation, inbox = self.app.consumer.take()
             try:
-                for messages in together.values():
-                    await self._process(messages)
+                for tp, messages in inbox.items():
+                    for portion in _portions(messages):
+                        await self._process(tp, portion, generation)
+                        await asyncio.sleep(0)  # the producer's turn
             except Exception as error:
                 # Faust would start the agent anew without these blocks, and the state would have them all the same.
                 await self._crash(error)
                 raise
 
-    async def _process(self, messages: Sequence[Any]) -> None:
+    async def _process(self, tp: Any, messages: Sequence[Any], generation: int) -> None:
         # What the agent still holds when its partitions are taken away, or from before, comes again.
-        messages = [message for message in messages if self._is_ours(message.generation_id)]
-        if not messages:
+        if not self._is_ours(generation):
             return
-        owned = await self._lane(messages[0].tp)
+        owned = await self._lane(tp)
         if owned is None:
             return
         async with owned.lock:
-            if self._is_ours(messages[-1].generation_id):
+            if self._is_ours(generation):
                 await self._take(owned, messages)
         await self._bound_sends(owned)
 
@@ -259,8 +252,7 @@ class Lanes:
             at = start if owned is None else owned.next_offset
             end = self.app.consumer.highwater(tp)
             before, since_s = self._progress.get(tp.partition, (-1, now_s))
-            waits = self._queue is not None and not self._queue.empty()
-            is_busy = waits or (owned is not None and owned.lock.locked())
+            is_busy = owned is not None and owned.lock.locked()
             if end is None or at >= end or at != before or is_busy:
                 self._progress[tp.partition] = at, now_s
             elif now_s - since_s > _STUCK_S:
@@ -351,3 +343,15 @@ class Lanes:
         self.failure = error
         self.health.fail("lanes", str(error))
         await self.app.crash(error)
+
+
+def _portions(messages: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    """Cut what waits into what is applied together."""
+    start, size_bytes = 0, 0
+    for index, message in enumerate(messages):
+        size_bytes += len(message.value or b"")
+        if size_bytes >= _MAX_TOGETHER_BYTES:
+            yield messages[start : index + 1]
+            start, size_bytes = index + 1, 0
+    if start < len(messages):
+        yield messages[start:]

@@ -221,9 +221,9 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     return report
 
 
-def say(line: str) -> None:
+def say(line: str, bench: str = "spine") -> None:
     """Show progress, apart from the result."""
-    print(f"bench.spine: {line}", file=sys.stderr, flush=True)
+    print(f"bench.{bench}: {line}", file=sys.stderr, flush=True)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""From arrays of ticks to blocks in Kafka: linger, send in order, wait for every acknowledgement.
+"""From arrays of ticks to blocks in Kafka: in rounds, in order, with every acknowledgement waited for.
 
 What a source hands to `TickPublisher.publish` is kept until the brokers have acknowledged it. A send that fails
 for good is never passed over: the publisher stops, and `publish` and `flush` raise until `restart` has replaced
@@ -13,7 +13,6 @@ on Kafka clients advises.
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -34,9 +33,8 @@ logger = logging.getLogger(__name__)
 
 # Blocks sent and not acknowledged: 27 MB when all are full. Beyond it ticks gather in fuller blocks.
 _MAX_UNACKNOWLEDGED_BLOCKS: Final = 64
-# Rounds of blocks come at most this often. Each block costs source, broker, worker and readers 1 to 2 ms of a core
-# in all, however few ticks it has: 250 rounds a second are what two cores can handle.
-_ROUND_S: Final = 0.004
+# A timer of uvloop may fire so much before its time.
+_TIMER_S: Final = 0.0006
 # Ticks accepted and not sent. Beyond it `publish` waits: this is the back-pressure.
 _MAX_PENDING_TICKS: Final = 64 * MAX_BLOCK_RECORDS
 
@@ -96,7 +94,7 @@ class TickPublisher:
         Args:
             bootstrap: ``HOST:PORT[,HOST:PORT]`` of the brokers.
             partitions: that the topic has.
-            linger_ms: how long a tick waits for others to fill its block.
+            linger_ms: the least distance between two rounds of blocks; a tick that comes alone goes at once.
             metrics: where it counts.
             topic: that it publishes to.
             compression: None, "lz4", "snappy", "zstd" or "gzip".
@@ -162,7 +160,7 @@ class TickPublisher:
         )
 
     async def publish(self, ticks: Records) -> None:
-        """Accept ticks, to be sent at the latest when the linger is over; wait while too many are pending.
+        """Accept ticks, to be sent in the next round; wait while too many are pending.
 
         The ticks are accepted even when this raises or is cancelled: do not hand them over again.
 
@@ -208,12 +206,12 @@ class TickPublisher:
 
     def _accept(self, ticks: Records) -> None:
         loop = asyncio.get_running_loop()
-        self._pending.add(ticks, loop.time())
+        self._pending.add(ticks)
         self.published_seq = int(ticks["source_seq"][-1])
-        if self._linger_s == 0 or self._pending.has_full_block():
+        if self._is_round_due(loop.time()) or self._pending.has_full_block():
             self._wake.set()
         elif self._timer is None:
-            self._timer = loop.call_later(self._linger_s, self._wake.set)
+            self._timer = loop.call_at(self._next_round_s, self._wake.set)
 
     async def _open(self) -> None:
         producer = await open_producer(
@@ -247,23 +245,21 @@ class TickPublisher:
             self._on_error(error)
 
     async def _send_due(self, producer: AIOKafkaProducer) -> None:
-        """Send one round: when one partition's ticks are due, what waits for the others goes along."""
+        """Send one round: what waits for each partition that is not held."""
         loop = asyncio.get_running_loop()
         self._cancel_timer()
         now_s = loop.time()
-        since_s = math.inf if self._flushing else now_s - self._linger_s
         ready = [partition for partition in range(self.partitions) if not self._is_held(partition, now_s)]
-        if any(self._pending.is_due(partition, since_s) for partition in ready):
-            self._next_round_s = now_s + _ROUND_S
-            for partition in ready:
-                await self._send_partition(producer, partition)
-                if self._failure:
-                    return
+        if ready:
+            self._next_round_s = now_s + self._linger_s
+        for partition in ready:
+            await self._send_partition(producer, partition)
+            if self._failure:
+                return
         # A partition with a block on its way is looked at again when that is acknowledged.
-        busy = [partition for partition, count in enumerate(self._on_the_way) if count]
-        oldest_s = self._pending.oldest_s(busy)
-        if oldest_s is not None and self._timer is None:
-            self._timer = loop.call_at(max(oldest_s + self._linger_s, self._next_round_s), self._wake.set)
+        waiting = [not self._pending.is_empty(p) and not self._on_the_way[p] for p in range(self.partitions)]
+        if any(waiting) and self._timer is None:
+            self._timer = loop.call_at(self._next_round_s, self._wake.set)
 
     async def _send_partition(self, producer: AIOKafkaProducer, partition: int) -> None:
         """Send everything that waits for a partition: full blocks, and last one that need not be full."""
@@ -291,7 +287,10 @@ class TickPublisher:
             return True
         if self._pending.is_full(partition):
             return False
-        return self._on_the_way[partition] > 0 or (now_s < self._next_round_s and not self._flushing)
+        return self._on_the_way[partition] > 0 or not (self._flushing or self._is_round_due(now_s))
+
+    def _is_round_due(self, now_s: float) -> bool:
+        return now_s >= self._next_round_s - _TIMER_S
 
     async def _send(self, producer: AIOKafkaProducer, key: int, sent: _Sent) -> None:
         # Noted before it is sent: a send that fails or is cancelled must lose neither the block nor its place.

@@ -52,7 +52,9 @@ class Settings(BaseModel):
     retention_hours: float = Field(24.0, gt=0, le=1e6, description="how long ticks and predictions stay in Kafka")
     source_port: Port = Field(0, description="metrics and health of a source; 0 picks a free port")
     idempotent_producer: bool = Field(True, description="off only for a broker that cannot, such as Tansu")
-    linger_ms: float = Field(1.0, ge=0, le=1000, description="how long a source waits to fill a block")
+    linger_ms: float = Field(
+        1.0, ge=0, le=1000, description="least distance between two rounds of blocks of a source"
+    )
 
     # Worker.
     model: Path = Field(_CHAMPION, description="the ONNX step model to serve")

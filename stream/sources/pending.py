@@ -1,7 +1,6 @@
 """Ticks that wait for the block that will carry them: one queue for each partition. Pure, no I/O."""
 
 from collections import deque
-from collections.abc import Container
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,9 +10,9 @@ from stream.records import MAX_BLOCK_RECORDS, Records, partition_of
 
 @dataclass
 class _Queue:
-    """What waits for one partition: arrays of ticks, each with the time of its arrival."""
+    """What waits for one partition: arrays of ticks."""
 
-    parts: deque[tuple[float, Records]] = field(default_factory=deque)
+    parts: deque[Records] = field(default_factory=deque)
     count: int = 0
 
 
@@ -24,22 +23,17 @@ class PendingTicks:
         self.count = 0
         self._queues = [_Queue() for _ in range(partitions)]
 
-    def add(self, ticks: Records, now_s: float) -> None:
+    def add(self, ticks: Records) -> None:
         """Split ``TICK[N]`` by partition and queue the parts."""
         for index, part in self._split(ticks):
             queue = self._queues[index]
-            queue.parts.append((now_s, part))
+            queue.parts.append(part)
             queue.count += len(part)
         self.count += len(ticks)
 
     def has_full_block(self) -> bool:
         """Whether some partition has as many ticks as a block holds."""
         return any(queue.count >= MAX_BLOCK_RECORDS for queue in self._queues)
-
-    def is_due(self, partition: int, since_s: float) -> bool:
-        """Whether a partition has a full block, or its oldest tick came at ``since_s`` or before."""
-        queue = self._queues[partition]
-        return queue.count >= MAX_BLOCK_RECORDS or (queue.count > 0 and queue.parts[0][0] <= since_s)
 
     def is_full(self, partition: int) -> bool:
         """Whether a partition has as many ticks as a block holds."""
@@ -49,20 +43,15 @@ class PendingTicks:
         """Whether nothing waits for a partition."""
         return self._queues[partition].count == 0
 
-    def oldest_s(self, without: Container[int] = ()) -> float | None:
-        """Return when the oldest pending tick came, None when nothing is pending, some partitions aside."""
-        queues = (queue for index, queue in enumerate(self._queues) if queue.count and index not in without)
-        return min((queue.parts[0][0] for queue in queues), default=None)
-
     def take(self, partition: int) -> Records:
         """Remove and return the oldest ticks of a partition that is not empty, as many as a block holds."""
         queue = self._queues[partition]
         taken: list[Records] = []
         room = MAX_BLOCK_RECORDS
         while queue.parts and room:
-            came_s, head = queue.parts.popleft()
+            head = queue.parts.popleft()
             if len(head) > room:
-                queue.parts.appendleft((came_s, head[room:]))
+                queue.parts.appendleft(head[room:])
                 head = head[:room]
             taken.append(head)
             room -= len(head)

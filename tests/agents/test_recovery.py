@@ -24,20 +24,18 @@ async def test_blocks_that_do_not_come_are_read_again(kafka_io: Kafka, new_worke
     async with new_worker("w1") as worker:
         await kafka_io.send(trades(feed, "HOLE", 1))
         await until(lambda: worker.metrics.predictions >= 8, "the first ticks are predicted")
-        callback = worker.app.consumer.callback
+        deliver = worker.app.consumer._deliver
 
-        async def forgetful(message: Any) -> None:
-            if message.topic != TICKS or generator.random() < 0.5:
-                await callback(message)
+        async def forgetful(records: dict[Any, list[Any]], is_positioned: bool) -> None:
+            await deliver({tp: batch for tp, batch in records.items() if generator.random() < 0.5}, is_positioned)
 
-        async def forgotten(message: Any) -> None:
-            if message.topic != TICKS:
-                await callback(message)
+        async def forgotten(records: dict[Any, list[Any]], is_positioned: bool) -> None:
+            await deliver({tp: batch for tp, batch in records.items() if tp.topic != TICKS}, is_positioned)
 
-        worker.app.consumer.callback = forgetful
+        worker.app.consumer._deliver = forgetful
         for _ in range(40):
             await kafka_io.send(trades(feed, "HOLE", 1))
-        worker.app.consumer.callback = forgotten
+        worker.app.consumer._deliver = forgotten
         await kafka_io.send(trades(feed, "HOLE", 1))
         await until(lambda: worker.metrics.predictions >= 42 * 8, "all ticks are predicted")
         assert worker.metrics.blocks["read_again"] > 0

@@ -25,10 +25,10 @@ def test_every_partition_gives_its_ticks_in_order_in_blocks_of_the_most(
     taken: list[list[Records]] = [[] for _ in range(partitions)]
     first_seq = 1
     for count in counts:
-        pending.add(some_ticks(first_seq, count), float(first_seq))
+        pending.add(some_ticks(first_seq, count))
         first_seq += count
         for partition in range(min(taken_early, partitions)):
-            if pending.is_due(partition, -1.0):  # full blocks only
+            if pending.is_full(partition):
                 taken[partition].append(pending.take(partition))
                 assert len(taken[partition][-1]) == MAX_BLOCK_RECORDS
     assert pending.count == first_seq - 1 - sum(len(block) for blocks in taken for block in blocks)
@@ -37,23 +37,7 @@ def test_every_partition_gives_its_ticks_in_order_in_blocks_of_the_most(
             taken[partition].append(pending.take(partition))
             assert 1 <= len(taken[partition][-1]) <= MAX_BLOCK_RECORDS
     assert pending.count == 0
-    assert pending.oldest_s() is None
     whole = some_ticks(1, first_seq - 1)
     owners = partition_of(whole["symbol"], partitions)
     for partition, blocks in enumerate(taken):
         assert b"".join(block.tobytes() for block in blocks) == whole[owners == partition].tobytes()
-
-
-def test_a_tick_is_due_when_its_time_has_come() -> None:
-    pending = PendingTicks(1)
-    pending.add(some_ticks(1, 1), 5.0)
-    pending.add(some_ticks(2, 1), 6.0)
-    assert not pending.is_due(0, 4.9)
-    assert pending.is_due(0, 5.0)
-    assert pending.oldest_s() == 5.0
-    assert not pending.has_full_block()
-    pending.add(some_ticks(3, MAX_BLOCK_RECORDS), 7.0)
-    assert pending.has_full_block()
-    assert pending.is_due(0, 0.0)
-    pending.take(0)
-    assert pending.oldest_s() == 7.0

@@ -1,0 +1,262 @@
+"""How long does a tick take from the hands of its source to a prediction in the hands of a reader?
+
+    python -m bench.latency [--rates 100,1000,10000,50000] [--seconds 20] [--symbols 8] [--websocket] [--json FILE]
+
+An open loop: ticks are due by a schedule that never waits for anything, and a tick's latency counts from the moment
+it was due, so that a stall is seen by every tick that it delays (no coordinated omission). Every role is a process
+of its own on one machine: embedded Apache Kafka, a sender with the sources' own publisher, a worker, a reader that
+consumes predictions, and with ``--websocket`` a gateway and a client of its feed. Percentiles are exact, over all
+ticks, and so is the sum of the stages. The first quarter of each run warms up and does not count.
+
+Stages: to_lane (due at the source, to the lane that consumed it), features, inference, publish, to_reader (handed
+to the producer, to the reader).
+"""
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import numpy as np
+import uvloop
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from numpy.typing import NDArray
+from prometheus_client import CollectorRegistry
+from websockets.asyncio.client import connect
+
+from bench.spine import healthy, say
+from stream.compose import freeze_garbage
+from stream.demo.parts import Part, Role
+from stream.embedded.kafka import EmbeddedKafka
+from stream.embedded.ports import free_port
+from stream.embedded.process import Child, Command
+from stream.publisher import PublisherMetrics, TickPublisher
+from stream.records import PREDICTION, TickKind, decode_block, empty_ticks, encode_symbol
+from stream.settings import Settings
+from stream.topics import PREDICTIONS, create_topics
+
+PARTITIONS = 4
+# Ticks are due at multiples of this.
+GRID_NS = 1_000_000
+QUANTILES = (50, 90, 99, 99.9, 99.99)
+_PATIENCE_S = 120.0
+
+
+async def send(bootstrap: str, rate_per_s: float, seconds: float, symbols: int) -> None:
+    """The sender's process: quotes at an even rate, the symbols in turn, stamped with when they were due."""
+    settings = Settings(kafka=bootstrap)
+    total = int(rate_per_s * seconds)
+    ticks = empty_ticks(total)
+    ticks["symbol"] = np.resize([encode_symbol(f"LAT.{number:04d}") for number in range(symbols)], total)
+    ticks["kind"], ticks["source_seq"] = TickKind.QUOTE, np.arange(1, total + 1)
+    ticks["stream_id"] = time.time_ns() & 0xFFFFFFFF
+    walk = np.cumsum(np.random.default_rng(1).choice([-0.01, 0.0, 0.01], total)) + 1_000.0
+    ticks["bid"], ticks["ask"] = walk, walk + 0.01
+    ticks["bid_size"] = ticks["ask_size"] = 100.0
+    metrics = PublisherMetrics(CollectorRegistry())
+    async with TickPublisher(bootstrap, PARTITIONS, settings.linger_ms, metrics) as publisher:
+        freeze_garbage()
+        grid = Grid()
+        first_ns = grid.next_ns() + 100 * GRID_NS
+        due_ns = first_ns + (np.arange(total) / rate_per_s * 1e9).astype(np.int64) // GRID_NS * GRID_NS
+        ticks["recv_ns"] = ticks["event_ns"] = due_ns
+        sent = 0
+        while sent < total:
+            now_ns = await grid.wait()
+            until = int(np.searchsorted(due_ns, now_ns, side="right"))
+            if until > sent:
+                await publisher.publish(ticks[sent:until])
+                sent = until
+        await publisher.flush()
+
+
+class Grid:
+    """Wakes an event loop at every multiple of `GRID_NS`: its own timers are right to a millisecond only."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+        threading.Thread(target=self._run, daemon=True).start()
+
+    def next_ns(self) -> int:
+        """Return the next point of the grid."""
+        return (time.time_ns() // GRID_NS + 1) * GRID_NS
+
+    async def wait(self) -> int:
+        """Wait for the next point, or for none if it has passed already; return what time it is."""
+        await self._event.wait()
+        self._event.clear()
+        return time.time_ns()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(max(0, self.next_ns() - time.time_ns()) / 1e9)
+            self._loop.call_soon_threadsafe(self._event.set)
+
+
+class Reading:
+    """Predictions as they arrive, with the time when they did."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[int, NDArray[np.void]]] = []
+        self.count = 0
+
+    def add(self, records: NDArray[np.void]) -> None:
+        """Note records that have arrived now."""
+        self.parts.append((time.time_ns(), records))
+        self.count += len(records)
+
+
+async def read_kafka(bootstrap: str, reading: Reading) -> None:
+    """Read every prediction from now on. Cancelling it is safe."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, fetch_max_wait_ms=100, auto_offset_reset="latest")
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(PREDICTIONS, number) for number in range(PARTITIONS)])
+        while True:
+            for messages in (await consumer.getmany(timeout_ms=1000)).values():
+                for message in messages:
+                    reading.add(decode_block(message.value, PREDICTION))
+    finally:
+        await consumer.stop()
+
+
+async def read_websocket(port: int, seen: list[tuple[int, str, int]]) -> None:
+    """Note (when, symbol, seq) of every prediction that the feed sends. Cancelling it is safe."""
+    async with connect(f"ws://127.0.0.1:{port}/feed", max_size=None) as feed:
+        ask = {"op": "subscribe", "channel": "prediction", "symbols": ["LAT.*"], "mode": "full"}
+        await feed.send(json.dumps(ask))
+        async for raw in feed:
+            now_ns = time.time_ns()
+            seen += [(now_ns, one["symbol"], one["seq"]) for one in json.loads(raw).get("predictions", ())]
+
+
+async def run_rate(
+    settings: Settings, root: Path, rate_per_s: float, arguments: argparse.Namespace, worker: Part
+) -> dict[str, Any]:
+    """Measure one rate; return its percentiles."""
+    reading, frames = Reading(), list[tuple[int, str, int]]()
+    tasks = [asyncio.create_task(read_kafka(str(settings.kafka), reading))]
+    if arguments.websocket:
+        tasks.append(asyncio.create_task(read_websocket(settings.gateway_port, frames)))
+    await asyncio.sleep(1.0)
+    flags = [str(value) for value in (settings.kafka, rate_per_s, arguments.seconds, arguments.symbols)]
+    argv = [sys.executable, "-m", "bench.latency", "--send", *flags]
+    cpu_before_s = cpu_s(worker.pid)
+    with Path("/dev/null").open("rb") as nothing:
+        sender = Child("sender", Command(argv, Path.cwd()), root / "sender.log", nothing.fileno())
+    total, deadline_s = int(rate_per_s * arguments.seconds), time.monotonic() + arguments.seconds + _PATIENCE_S
+    try:
+        while reading.count < total and time.monotonic() < deadline_s:
+            await asyncio.sleep(0.2)
+        cpu_used_s = cpu_s(worker.pid) - cpu_before_s
+    finally:
+        sender.stop(10.0)
+        for task in tasks:
+            task.cancel()
+    row = percentiles(reading)
+    row |= {"ticks_per_s": rate_per_s, "ticks": total, "worker_cpu": round(cpu_used_s / arguments.seconds, 3)}
+    row["ticks_a_block"] = round(reading.count / max(len(reading.parts), 1), 2)
+    if arguments.websocket:
+        row["ms"]["to_websocket_client"] = websocket_percentiles(reading, frames)
+    return row
+
+
+def cpu_s(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def percentiles(reading: Reading) -> dict[str, Any]:
+    """Return percentiles in ms, in all and for each stage."""
+    parts = reading.parts
+    read_ns = np.concatenate([np.full(len(records), at_ns) for at_ns, records in parts])
+    records = np.concatenate([records for _, records in parts])
+    due_ns = records["recv_ns"]
+    counts = due_ns >= due_ns.min() + (due_ns.max() - due_ns.min()) // 4
+    read_ns, records = read_ns[counts], records[counts]
+    stamps = [records[name] for name in ("recv_ns", "consumed_ns", "features_ns", "inferred_ns", "published_ns")]
+    names = ("to_lane", "features", "inference", "publish", "to_reader")
+    spans = {"total": read_ns - records["recv_ns"]}
+    for name, before, after in zip(names, stamps, [*stamps[1:], read_ns], strict=True):
+        spans[name] = after - before
+    return {"predictions": len(records), "ms": {name: summary(span) for name, span in spans.items()}}
+
+
+def summary(span_ns: NDArray[np.int64]) -> dict[str, float]:
+    """Return exact percentiles and the maximum in ms."""
+    values = {f"p{q}": round(float(np.percentile(span_ns, q)) / 1e6, 3) for q in QUANTILES}
+    return values | {"max": round(float(span_ns.max()) / 1e6, 3)}
+
+
+def websocket_percentiles(reading: Reading, frames: list[tuple[int, str, int]]) -> dict[str, float]:
+    """Return percentiles in ms from when a tick was due to when the feed's client had its prediction."""
+    due_ns = {
+        (symbol.decode(), seq): due
+        for _, records in reading.parts
+        for symbol, seq, due in zip(
+            records["symbol"].tolist(), records["seq"].tolist(), records["recv_ns"].tolist(), strict=True
+        )
+    }
+    spans = [(at_ns - due_ns[symbol, seq]) for at_ns, symbol, seq in frames if (symbol, seq) in due_ns]
+    return summary(np.array(spans[len(spans) // 4 :] or [0], np.int64))
+
+
+async def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run every rate on one broker and return the report."""
+    root = Path(tempfile.mkdtemp(prefix="tickloom-latency-"))
+    rates = [float(text) for text in arguments.rates.split(",")]
+    machine = {"cpu_count": os.cpu_count(), "python": platform.python_version()}
+    report: dict[str, Any] = {"bench": "latency", "machine": machine, "symbols": arguments.symbols, "rates": []}
+    with EmbeddedKafka(root) as kafka:
+        settings = Settings(kafka=kafka.bootstrap, data_dir=root, partitions=PARTITIONS, gateway_port=free_port())
+        await create_topics(kafka.bootstrap, PARTITIONS, 1, 24.0)
+        parts = [Part(Role("worker", ["worker"], {}), settings, root)]
+        if arguments.websocket:
+            parts.append(Part(Role("gateway", ["gateway"], {}), settings, root))
+        try:
+            async with aiohttp.ClientSession() as session:
+                for part in parts:
+                    part.start()
+                for part in parts:
+                    await healthy(part, session)
+                freeze_garbage()
+                for rate_per_s in rates:
+                    say(f"{rate_per_s:,.0f} ticks/s", "latency")
+                    report["rates"].append(await run_rate(settings, root, rate_per_s, arguments, parts[0]))
+        finally:
+            for part in reversed(parts):
+                part.stop()
+    return report
+
+
+def main() -> None:
+    """Parse the command line, run, print the report."""
+    if sys.argv[1:2] == ["--send"]:
+        bootstrap, rate, seconds, symbols = sys.argv[2:]
+        uvloop.run(send(bootstrap, float(rate), float(seconds), int(symbols)))
+        return
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rates", default="100,1000,10000,50000", help="ticks a second, with commas between")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of each rate")
+    parser.add_argument("--symbols", type=int, default=8)
+    parser.add_argument("--websocket", action="store_true", help="also through a gateway to a client of the feed")
+    parser.add_argument("--json", type=Path, help="write the report here too")
+    arguments = parser.parse_args()
+    report = json.dumps(uvloop.run(run(arguments)), indent=2)
+    print(report)
+    if arguments.json is not None:
+        arguments.json.write_text(report + "\n")
+
+
+if __name__ == "__main__":
+    main()
