@@ -8,8 +8,8 @@ exp 1.0 (x >= -87), sigmoid 2.5 (x >= -87), tanh 6.5, which is 3.9e-7. NaN stays
 so that no clamp takes it.
 
 Source: coefficients are minimax fits (iteratively reweighted least squares) of (exp(r) - 1 - r) / r^2 on
-|r| <= ln(2) / 2, and of tanh(x) / x as a quotient of polynomials in x^2 on |x| <= 9.02. The reduction of exp's argument
-is that of Cody and Waite, 1980: ln(2) in two parts, of which the product of the first with a whole number is exact.
+|r| <= ln(2) / 2, and of tanh(x) / x as a quotient of polynomials in x^2 on |x| <= 9.02. The reduction of exp's
+argument is that of Cody and Waite, 1980: ln(2) in two parts, of which the first times a whole number is exact.
 """
 
 from typing import Any, Final

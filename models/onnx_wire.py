@@ -37,8 +37,13 @@ _NODE_DOMAIN: Final = 7
 _ATTRIBUTE_NAME: Final = 1
 _ATTRIBUTE_FLOAT: Final = 2
 _ATTRIBUTE_INT: Final = 3
+_ATTRIBUTE_STRING: Final = 4
 _ATTRIBUTE_TYPE: Final = 20
-_INT: Final = 2  # AttributeProto.AttributeType
+_FIELD_OF_TYPE: Final = {
+    1: _ATTRIBUTE_FLOAT,
+    2: _ATTRIBUTE_INT,
+    3: _ATTRIBUTE_STRING,
+}  # AttributeProto.AttributeType
 _ATTRIBUTE_GRAPHS: Final = (6, 11)  # g, graphs
 _TENSOR_DIMS: Final = 1
 _TENSOR_DATA_TYPE: Final = 2
@@ -55,7 +60,7 @@ class Node:
     operator: str  # "LSTM", or "domain::Name" outside of ONNX's own domain
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    attributes: Mapping[str, Any]  # name: an int, a float, or None for a value of another kind
+    attributes: Mapping[str, Any]  # by name: an int, a float, a text, or None for another kind
     carries_graph: bool
 
 
@@ -139,11 +144,16 @@ def _read_node(node: memoryview) -> Node:
 
 def _read_attribute(attribute: memoryview) -> dict[str, Any]:
     fields = dict(_fields(attribute))
-    seen: Any = fields.get(_ATTRIBUTE_INT if fields.get(_ATTRIBUTE_TYPE) == _INT else _ATTRIBUTE_FLOAT)
-    if isinstance(seen, int):
-        seen = _signed(seen)
-    elif seen is not None:
-        seen = struct.unpack("<f", seen)[0] if len(seen) == struct.calcsize("<f") else None
+    kind = fields.get(_ATTRIBUTE_TYPE)
+    place = _FIELD_OF_TYPE.get(kind) if isinstance(kind, int) else None
+    value = fields.get(place) if place is not None else None
+    seen: Any = None
+    if isinstance(value, int):
+        seen = _signed(value)
+    elif value is not None and place == _ATTRIBUTE_STRING:
+        seen = _text(value)
+    elif value is not None and len(value) == struct.calcsize("<f"):
+        seen = struct.unpack("<f", value)[0]
     return {_text(fields.get(_ATTRIBUTE_NAME, memoryview(b""))): seen}
 
 

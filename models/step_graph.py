@@ -71,7 +71,6 @@ class _Call:
     operator: str
     arguments: tuple[Any, ...]
     width: int
-    axis: int = -1
 
 
 def read_step(graph: Graph, width: int, layers: int, units: int) -> StepWeights:
@@ -86,10 +85,14 @@ def read_step(graph: Graph, width: int, layers: int, units: int) -> StepWeights:
     Raises:
         ModelError: the graph is something else; the message says where it differs.
     """
-    values = _Walk(graph, width, layers, units)
-    for node in graph.wiring:
-        values.take(node)
-    return values.step()
+    walk = _Walk(graph, width, layers, units)
+    try:
+        for node in graph.wiring:
+            walk.take(node)
+        return walk.step()
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        # An operator may be used in ways that nobody has thought of. That is another form, and no more.
+        raise ModelError(f"its wiring is of another kind ({type(error).__name__}: {error})") from None
 
 
 class _Walk:
@@ -117,7 +120,7 @@ class _Walk:
         missing = [name for name in node.inputs if name and name not in self._values]
         if node.operator not in known or missing:
             raise ModelError(f"it has a {node.operator} of {', '.join(missing) or ', '.join(node.inputs)}")
-        results = known[node.operator](node, [self._values.get(name) for name in node.inputs])
+        results = known[node.operator](node, [self._values[name] if name else None for name in node.inputs])
         if isinstance(results, list):
             self._values |= dict(zip(node.outputs, results, strict=False))
         else:
@@ -190,10 +193,12 @@ class _Walk:
         return [_columns(value, slice(at * size, (at + 1) * size)) for at in range(count)]
 
     def _lstm(self, node: Node, inputs: list[Any]) -> list[Any]:
-        x, w, r, b, lengths, h, c, peepholes = (*inputs, *[None] * (8 - len(inputs)))
-        if lengths is not None or peepholes is not None or set(node.attributes) - {"hidden_size"}:
-            raise ModelError(f"its LSTM has lengths, peepholes, or one of {sorted(node.attributes)}")
+        x, w, r, b, lengths, h, c, peepholes = inputs + [None] * (8 - len(inputs))
         units = self._units
+        plain = {"hidden_size": units, "direction": "forward", "input_forget": 0, "layout": 0}
+        changed = {name: value for name, value in node.attributes.items() if plain.get(name) != value}
+        if lengths is not None or peepholes is not None or changed:
+            raise ModelError(f"its LSTM has lengths, peepholes, or is special in {sorted(changed)}")
         if any(not isinstance(part, np.ndarray) for part in (w, r, b)) or b.size != 8 * units:
             raise ModelError(f"its LSTM does not have weights of {units} units")
         whole = _Affine(((x, w[0].T), (h, r[0].T)), b[0, : 4 * units] + b[0, 4 * units :])
@@ -251,14 +256,18 @@ def _product(value: Any, matrix: Any) -> _Affine:
 
 def _gemm(node: Node, inputs: list[Any]) -> _Affine:
     plain = {"alpha": 1.0, "beta": 1.0, "transA": 0}
-    changed = {name: node.attributes[name] for name in plain if node.attributes.get(name, plain[name]) != plain[name]}
+    changed = {
+        name: node.attributes[name] for name in plain if node.attributes.get(name, plain[name]) != plain[name]
+    }
     if changed or not _is_constant(inputs[1]):
         raise ModelError(f"its Gemm has {changed} or multiplies by no weights")
     product = _product(inputs[0], inputs[1].T if node.attributes.get("transB", 0) else inputs[1])
     return product if len(inputs) < 3 else _Affine(product.terms, product.bias + inputs[2].ravel())
 
 
-def _concat(node: Node, inputs: list[Any]) -> _Call:
+def _concat(node: Node, inputs: list[Any]) -> Any:
+    if len(inputs) == 1:
+        return inputs[0]
     return _Call("Concat", tuple(inputs), sum(getattr(value, "width", 0) for value in inputs))
 
 
@@ -278,7 +287,7 @@ def _factors(value: Any, is_second: Callable[[Any], bool]) -> tuple[Any, Any]:
 def _factors_of_sum(cell: Any, old_cell: Any) -> tuple[Any, Any]:
     one, other = _arguments(cell, "Add")
     for kept, added in ((one, other), (other, one)):
-        if old_cell in _arguments(kept, "Mul"):
+        if any(factor is old_cell for factor in _arguments(kept, "Mul")):
             return _factors(kept, lambda value: value is old_cell)[0], added
     raise ModelError("a new cell state does not hold the old one of its layer")
 
