@@ -196,9 +196,9 @@ class _Walk:
         x, w, r, b, lengths, h, c, peepholes = inputs + [None] * (8 - len(inputs))
         units = self._units
         plain = {"hidden_size": units, "direction": "forward", "input_forget": 0, "layout": 0}
-        changed = {name: value for name, value in node.attributes.items() if plain.get(name) != value}
+        changed = [name for name, value in node.attributes.items() if name not in plain or plain[name] != value]
         if lengths is not None or peepholes is not None or changed:
-            raise ModelError(f"its LSTM has lengths, peepholes, or is special in {sorted(changed)}")
+            raise ModelError(f"its LSTM has lengths, peepholes, or is special in {changed}")
         if any(not isinstance(part, np.ndarray) for part in (w, r, b)) or b.size != 8 * units:
             raise ModelError(f"its LSTM does not have weights of {units} units")
         whole = _Affine(((x, w[0].T), (h, r[0].T)), b[0, : 4 * units] + b[0, 4 * units :])
