@@ -3,7 +3,7 @@
 Each row is the same sequence of float32 operations whatever stands beside it, and vectors run across the units of a
 layer, never along a sum: the order of every sum is the order of its inputs. No operation is contracted (a x b + c
 is rounded twice) or taken from a maths library, so that the bits are those of the plain numpy loop in
-`tests/models/test_step_kernel.py`, on every CPU.
+`tests/models/step_in_numpy.py`, on every CPU.
 
 Measured on one core of Zen 4 for 18 features and 1 x 32 units, weighted sums alone: a row of weights at a time 0.33
 us, two 0.24, four 0.24, eight 0.33 (the running sums are loaded and stored less often, until there are too many
