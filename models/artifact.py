@@ -20,7 +20,7 @@ import onnxruntime as ort
 from agents import features
 from agents.inference import MODEL_STATE_FLOATS
 from models.card import ModelCard
-from models.onnx_wire import read_graph
+from models.onnx_wire import Graph, read_graph
 from stream.errors import ModelError
 
 logger = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ class Artifact:
     path: Path
     sha256: str  # of the file
     card: ModelCard
+    graph: Graph
     session: ort.InferenceSession
 
 
@@ -99,7 +100,7 @@ def load(path: Path) -> Artifact:
     except ModelError as error:
         raise ModelError(f"model {path}: {error}") from None
     logger.info("model %s: %s version %d, id %016x", path, card.name, card.version, card.model_id)
-    return Artifact(path, sha256, card, session)
+    return Artifact(path, sha256, card, graph, session)
 
 
 def open_session(model: bytes) -> ort.InferenceSession:

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numba import types
 
-from stream.compiled import compiled
+from stream.compiled import compiled, inlined
 
 # Rows of a plan, ``int64[5, capacity + 1]``.
 ORDER: Final = 0  # indices of feature rows: by round, and in order of arrival within a round
@@ -38,6 +38,7 @@ BAD_FEATURE: Final = 1
 BAD_OUTPUT: Final = 2
 BAD_ROW: Final = 3
 BAD_ROUND: Final = 4
+BAD_SHAPE: Final = 5
 KIND_SHIFT: Final = 32
 
 _SMALLEST_NORMAL = np.float32(np.finfo(np.float32).smallest_normal)
@@ -48,15 +49,15 @@ def _any_layout(dtype: types.Type, ndim: int, readonly: bool) -> types.Array:
     return types.Array(dtype, ndim, "A", readonly=readonly, aligned=False)
 
 
-_READ_F32 = _any_layout(types.float32, 2, readonly=True)
-_READ_I64 = _any_layout(types.int64, 1, readonly=True)
-_WRITE_F32 = _any_layout(types.float32, 2, readonly=False)
+READ_F32 = _any_layout(types.float32, 2, readonly=True)
+READ_I64 = _any_layout(types.int64, 1, readonly=True)
+WRITE_F32 = _any_layout(types.float32, 2, readonly=False)
 _PLAN = types.int64[:, ::1]
 _LAYOUT = types.int64[::1]
 _ARENA = types.float32[::1]
 
 
-@compiled(types.int64(_READ_I64, _LAYOUT, _PLAN))
+@compiled(types.int64(READ_I64, _LAYOUT, _PLAN))
 def make_plan(rounds: Any, sizes: Any, plan: Any) -> Any:
     """Sort feature rows by round and cut each round into batches.
 
@@ -95,7 +96,7 @@ def make_plan(rounds: Any, sizes: Any, plan: Any) -> Any:
     return batches
 
 
-@compiled(cache=True, error_model="numpy", inline="always")
+@inlined
 def _tensors(arena: Any, layout: Any, h_at: int, c_at: int, size: int) -> Any:
     """Return h and c, ``float32[L, size, U]`` each, as views."""
     layers, units = layout[LAYERS], layout[UNITS]
@@ -105,12 +106,13 @@ def _tensors(arena: Any, layout: Any, h_at: int, c_at: int, size: int) -> Any:
     return h, c
 
 
-@compiled(cache=True, error_model="numpy", inline="always")
-def _flushed(value: Any) -> Any:
+@inlined
+def flushed(value: Any) -> Any:
+    """Return one float32, or 0 for what is smaller than the smallest normal one."""
     return value if abs(value) >= _SMALLEST_NORMAL else np.float32(0)
 
 
-@compiled(cache=True, error_model="numpy")
+@compiled
 def _put_results(rows: Any, h: Any, c: Any, out: Any, arena: Any, layout: Any, order: Any, size: int) -> Any:
     layers, units, count = layout[LAYERS], layout[UNITS], len(order)
     probabilities = arena[layout[PROBABILITIES] : layout[PROBABILITIES] + size * 3].reshape(size, 3)
@@ -131,12 +133,12 @@ def _put_results(rows: Any, h: Any, c: Any, out: Any, arena: Any, layout: Any, o
         out[i, 3] = returns[j]
         for layer in range(layers):
             for u in range(units):
-                h[row, layer * units + u] = _flushed(h_new[layer, j, u])
-                c[row, layer * units + u] = _flushed(c_new[layer, j, u])
+                h[row, layer * units + u] = flushed(h_new[layer, j, u])
+                c[row, layer * units + u] = flushed(c_new[layer, j, u])
     return FINE
 
 
-@compiled(cache=True, error_model="numpy")
+@compiled
 def _take_inputs(features: Any, rows: Any, h: Any, c: Any, arena: Any, layout: Any, order: Any, size: int) -> Any:
     layers, units, width, count = layout[LAYERS], layout[UNITS], layout[WIDTH], len(order)
     x = arena[layout[X] : layout[X] + size * width].reshape(size, width)
@@ -160,7 +162,7 @@ def _take_inputs(features: Any, rows: Any, h: Any, c: Any, arena: Any, layout: A
 
 _EXCHANGE = types.int64(
     *(types.int64, types.int64),
-    *(_READ_F32, _READ_I64, _WRITE_F32, _WRITE_F32, _WRITE_F32),
+    *(READ_F32, READ_I64, WRITE_F32, WRITE_F32, WRITE_F32),
     *(_ARENA, _PLAN, _LAYOUT, _LAYOUT),
 )
 
@@ -197,6 +199,9 @@ def exchange(
     Returns:
         `FINE`, or ``kind << 32 | i`` for what is wrong with feature row i. Nothing of its batch is written then.
     """
+    floats = layout[LAYERS] * layout[UNITS]
+    if h.shape[1] < floats or c.shape[1] < floats or out.shape[1] < 4:
+        return BAD_SHAPE << KIND_SHIFT
     if done >= 0:
         first = plan[FIRST, done]
         order = plan[ORDER, first : first + plan[COUNT, done]]

@@ -12,7 +12,7 @@ other on this CPU when the model was loaded. On x86 with AVX2 all of them do.
 import logging
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from agents import features as feature_row
 from models import exchange
 from models.artifact import INPUTS, OUTPUTS, Artifact, load
-from stream.errors import InvariantError
+from models.compiled_predictor import CompiledPredictor
+from models.guards import check_lengths, refusal
+from stream.errors import ModelError
 from stream.records import MAX_BLOCK_RECORDS
 
 logger = logging.getLogger(__name__)
@@ -91,12 +93,8 @@ class OrtPredictor:
         Raises:
             InvariantError: an input or an output is not finite, or an index is out of bounds.
         """
+        check_lengths(features, rows, rounds, out)
         count = len(rows)
-        if features.shape != (count, feature_row.COUNT) or len(rounds) != count or len(out) != count:
-            raise InvariantError(
-                f"{features.shape} features, {count} rows, {len(rounds)} rounds and {len(out)} answers; right "
-                f"would be N x {feature_row.COUNT} features and N of the others"
-            )
         if count == 1:
             self._run_one(features, rows, h, c, out)
         elif count:
@@ -109,7 +107,7 @@ class OrtPredictor:
             self._run(self._by_size[0])
             trouble = exchange.exchange(0, -1, *fixed)
         if trouble:
-            self._refuse(trouble)
+            raise refusal(self.card, trouble)
 
     def _run_many(
         self, features: Floats, rows: Integers, rounds: Integers, h: Floats, c: Floats, out: Floats
@@ -120,7 +118,7 @@ class OrtPredictor:
         plan = self._plan
         batches = exchange.make_plan(rounds, self._sizes, plan)
         if batches > count:
-            self._refuse(batches)
+            raise refusal(self.card, batches)
         fixed = (features, rows, h, c, out, self._arena.floats, plan, self._sizes, self._arena.layout)
         trouble = exchange.exchange(-1, 0, *fixed)
         for batch, size in enumerate(plan[exchange.SIZE, :batches].tolist()):
@@ -129,17 +127,7 @@ class OrtPredictor:
             self._run(self._by_size[size])
             trouble = exchange.exchange(batch, batch + 1 if batch + 1 < batches else -1, *fixed)
         if trouble:
-            self._refuse(trouble)
-
-    def _refuse(self, trouble: int) -> NoReturn:
-        kind, index = trouble >> exchange.KIND_SHIFT, trouble & ((1 << exchange.KIND_SHIFT) - 1)
-        what = {
-            exchange.BAD_FEATURE: "was given a feature that is not finite",
-            exchange.BAD_OUTPUT: "gave a value that is not finite",
-            exchange.BAD_ROW: "was given a row that has no state",
-            exchange.BAD_ROUND: "was given a round that is not in 0..N-1",
-        }[kind]
-        raise InvariantError(f"model {self.card.name} ({self.model_id:016x}) {what}, for feature row {index}")
+            raise refusal(self.card, trouble)
 
     def _sizes_that_agree(self) -> tuple[int, ...]:
         """Return batch sizes that give each row the same bits, whichever it is run in and wherever in it."""
@@ -181,13 +169,31 @@ class OrtPredictor:
         return np.stack(answers)
 
 
-def load_predictor(path: Path) -> OrtPredictor:
+def load_predictor(
+    path: Path, engine: Literal["auto", "compiled", "onnxruntime"] = "auto"
+) -> "CompiledPredictor | OrtPredictor":
     """Return the model at ``path``, ready to serve.
 
+    Args:
+        path: of the model file.
+        engine: ``auto`` compiles the step where its graph is of the form that we export and answers as onnxruntime
+            does, and leaves the rest to onnxruntime.
+
     Raises:
-        ModelError: it must not serve; the message says why.
+        ModelError: it must not serve, or not so; the message says why.
     """
-    return OrtPredictor(load(path))
+    artifact = load(path)
+    if engine == "onnxruntime":
+        return OrtPredictor(artifact)
+    try:
+        compiled = CompiledPredictor.build(artifact)
+        compiled.check_against(artifact)
+    except ModelError as error:
+        if engine == "compiled":
+            raise ModelError(f"model {path} cannot be compiled: {error}") from None
+        logger.warning("model %s: onnxruntime serves it, more slowly, as it cannot be compiled: %s", path, error)
+        return OrtPredictor(artifact)
+    return compiled
 
 
 def _bind(session: ort.InferenceSession, tensors: dict[str, Floats]) -> Any:

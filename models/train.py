@@ -19,7 +19,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from agents import features
-from agents.inference import MODEL_STATE_FLOATS
+from agents.inference import MODEL_STATE_FLOATS, Predictor
 from models import lstm
 from models.artifact import load
 from models.card import CLASSES, Golden, ModelCard
@@ -27,7 +27,7 @@ from models.dataset import HistoryRows, Labels, by_symbol, cut_streams, history,
 from models.export import GOLDEN_TOLERANCE, check_parity, code_version, library_versions, with_golden, write_model
 from models.metrics import measure_warmup, score, serve
 from models.onnx_wire import read_graph
-from models.predictor import OrtPredictor, load_predictor
+from models.predictor import load_predictor
 from stream.clock import NS_PER_S
 from stream.errors import ModelError
 from stream.records import Records
@@ -264,7 +264,7 @@ def _draft_card(graph: bytes, rows: HistoryRows, spans: Spans, settings: TrainSe
     )
 
 
-def _judge(card: ModelCard, predictor: OrtPredictor, rows: HistoryRows, labels: Labels, spans: Spans) -> ModelCard:
+def _judge(card: ModelCard, predictor: Predictor, rows: HistoryRows, labels: Labels, spans: Spans) -> ModelCard:
     # From the validation span on: it builds the state up that the held-out span starts with, as live.
     later = rows.event_ns >= spans.to_ns
     recent = dataclasses.replace(

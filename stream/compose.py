@@ -35,7 +35,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     from models.predictor import load_predictor
     from stream.app import create_app
 
-    predictor = load_predictor(settings.model)
+    predictor = load_predictor(settings.model, settings.predictor)
     health = Health(f"worker {settings.worker_name}")
     registry = CollectorRegistry()
     metrics = LaneMetrics(registry)

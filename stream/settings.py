@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -58,6 +58,9 @@ class Settings(BaseModel):
 
     # Worker.
     model: Path = Field(_CHAMPION, description="the ONNX step model to serve")
+    predictor: Literal["auto", "compiled", "onnxruntime"] = Field(
+        "auto", description="what runs the model; auto compiles it where it can, and logs where it cannot"
+    )
     worker_name: str = Field("worker-1", pattern=r"^[A-Za-z0-9._-]+$", description="unique among workers")
     worker_port: Port = Field(0, description="metrics and health of the worker; 0 picks a free port")
     checkpoint_s: float = Field(1.0, ge=0.05, le=60, description="how often state goes to the changelog")

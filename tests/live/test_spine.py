@@ -21,7 +21,7 @@ pytestmark = pytest.mark.timeout(420)
 
 def undisturbed(settings: Settings, ticks: Records) -> dict[tuple[bytes, int], bytes]:
     """Return the content of every prediction of ``ticks`` by (symbol, seq), computed here and in one go."""
-    predictor = load_predictor(settings.model)
+    predictor = load_predictor(settings.model, settings.predictor)
     contents: dict[tuple[bytes, int], bytes] = {}
     lanes = partition_of(ticks["symbol"], settings.partitions)
     for number in range(settings.partitions):

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from models.card import Golden, ModelCard
 from models.onnx_wire import read_graph
 from stream.errors import ModelError
 from stream.records import TICK
+
+# A plain module beside the tests: step_in_numpy.
+sys.path.insert(0, str(Path(__file__).parent))
 
 FEATURES = features.NAMES
 Weights = dict[str, Any]

@@ -5,10 +5,11 @@ import pytest
 
 from agents import features
 from models.artifact import OPERATORS
+from models.compiled_predictor import CompiledPredictor
 from models.dataset import history, label
 from models.metrics import score, serve
 from models.onnx_wire import read_graph
-from models.predictor import OrtPredictor, load_predictor
+from models.predictor import load_predictor
 from stream.settings import Settings
 from stream.sources.simulator import Simulator, symbol_names
 
@@ -16,11 +17,13 @@ CHAMPION = Path(__file__).resolve().parents[2] / Settings().model
 
 
 @pytest.fixture(scope="module")
-def champion() -> OrtPredictor:
-    return load_predictor(CHAMPION)
+def champion() -> CompiledPredictor:
+    predictor = load_predictor(CHAMPION)
+    assert isinstance(predictor, CompiledPredictor)
+    return predictor
 
 
-def test_the_committed_champion_serves(champion: OrtPredictor) -> None:
+def test_the_committed_champion_serves(champion: CompiledPredictor) -> None:
     assert champion.card.feature_names == features.NAMES
     assert champion.horizon_ns == 10_000_000_000
     assert (champion.card.layers, champion.card.units) == (1, 32)
@@ -28,7 +31,7 @@ def test_the_committed_champion_serves(champion: OrtPredictor) -> None:
     assert CHAMPION.stat().st_size < 200_000
 
 
-def test_the_champion_beat_no_model_on_its_held_out_span(champion: OrtPredictor) -> None:
+def test_the_champion_beat_no_model_on_its_held_out_span(champion: CompiledPredictor) -> None:
     metrics = champion.card.metrics
     assert metrics["accuracy"] > metrics["majority_accuracy"] + 0.02
     assert metrics["log_loss"] < metrics["prior_log_loss"] - 0.01
@@ -36,7 +39,7 @@ def test_the_champion_beat_no_model_on_its_held_out_span(champion: OrtPredictor)
     assert metrics["ic"] > 0.1
 
 
-def test_the_champion_knows_something_of_a_market_that_it_has_never_seen(champion: OrtPredictor) -> None:
+def test_the_champion_knows_something_of_a_market_that_it_has_never_seen(champion: CompiledPredictor) -> None:
     market = Simulator(symbol_names(20), seed=7, start_ns=1_750_000_000_000_000_000, rate_per_s=500.0)
     rows = history(market.chunk(150_000), 5_000_000_000)
     labels = label(rows, champion.horizon_ns, champion.card.dead_band_bps, champion.card.clip_bps)
@@ -46,7 +49,7 @@ def test_the_champion_knows_something_of_a_market_that_it_has_never_seen(champio
     assert metrics["balanced_accuracy"] > 0.345
 
 
-def test_probabilities_add_up_to_one(champion: OrtPredictor) -> None:
+def test_probabilities_add_up_to_one(champion: CompiledPredictor) -> None:
     market = Simulator(symbol_names(3), seed=1, start_ns=0, rate_per_s=100.0)
     answers = serve(champion, history(market.chunk(2000), 5_000_000_000))
     np.testing.assert_allclose(answers[:, :3].sum(axis=1), 1.0, atol=1e-6)

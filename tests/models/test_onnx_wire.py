@@ -24,6 +24,41 @@ def test_the_walk_finds_the_operators_that_onnx_finds(random_model: Callable[...
         assert not graph.external
 
 
+def test_the_walk_finds_the_wiring_and_the_weights_that_onnx_finds(random_model: Callable[..., Any]) -> None:
+    for fused in (True, False):
+        path = random_model(layers=2, units=64, fused=fused).path
+        model = onnx.load(path)
+        graph = read_graph(path.read_bytes())
+        for seen, node in zip(graph.wiring, model.graph.node, strict=True):
+            expected = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+            assert (seen.operator, seen.inputs, seen.outputs) == (
+                node.op_type,
+                tuple(node.input),
+                tuple(node.output),
+            )
+            assert seen.attributes == expected
+        assert graph.tensors.keys() == {tensor.name for tensor in model.graph.initializer}
+        for tensor in model.graph.initializer:
+            np.testing.assert_array_equal(graph.tensors[tensor.name], onnx.numpy_helper.to_array(tensor))
+            assert not graph.tensors[tensor.name].flags.writeable
+
+
+def test_attributes_of_each_kind_are_read() -> None:
+    values = {"whole": -3, "real": 0.25, "text": "forward", "many": [1, 2]}
+    node = onnx.helper.make_node("Identity", ["a"], ["b"], **values)
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "graph", [], []))
+    (seen,) = read_graph(model.SerializeToString()).wiring
+    assert seen.attributes == {**values, "many": None}
+
+
+@pytest.mark.parametrize("raw", [b"\0" * 12, b"\0" * 20])
+def test_weights_that_do_not_fill_their_shape_are_left_out(raw: bytes) -> None:
+    node = onnx.helper.make_node("Identity", ["a"], ["b"])
+    tensor = onnx.TensorProto(dims=[2, 2], data_type=onnx.TensorProto.FLOAT, name="a", raw_data=raw)
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "graph", [], [], [tensor]))
+    assert read_graph(model.SerializeToString()).tensors == {}
+
+
 def test_the_hash_of_the_weights_does_not_depend_on_names_or_metadata(random_model: Callable[..., Any]) -> None:
     path = random_model().path
     before = read_graph(path.read_bytes()).weights_sha256

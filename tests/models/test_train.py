@@ -10,8 +10,10 @@ from rich.console import Console
 
 from agents import features
 from models.artifact import OPERATORS, load
+from models.compiled_predictor import CompiledPredictor
 from models.dataset import history, label
 from models.onnx_wire import read_graph
+from models.predictor import load_predictor
 from models.train import Report, TrainSettings, split_spans, train
 from stream.errors import ModelError, SettingsError
 
@@ -56,6 +58,11 @@ def test_the_exported_graph_is_flat_and_agrees_with_keras_for_10_000_steps(repor
     assert {"Sub", "MatMul", "Sigmoid", "Tanh", "Softmax"} <= set(graph.operators)
     assert not graph.subgraphs
     assert 0.0 < report.parity < 1e-5
+
+
+@pytest.mark.train
+def test_what_training_exports_is_served_by_compiled_code(report: Report) -> None:
+    assert isinstance(load_predictor(report.path, "compiled"), CompiledPredictor)
 
 
 @pytest.mark.train
