@@ -1,4 +1,4 @@
-"""Compiled: is a tick to be used, and how odd is it? The policy, with its reasons, is the table in `agents/validate.py`.
+"""Compiled: is a tick to be used, and how odd is it? The policy, with its reasons, is in `agents/validate.py`.
 
 A verdict is a pair: 0 and the bits of `Mark`, where the tick is to be used, else why not and 0.
 """
@@ -86,39 +86,48 @@ def check_tick(tick: Any, state: Any, limits: Any) -> Any:
     """Return the verdict on a tick by its content, and move the symbol's level with it where it is to be used."""
     if tick.event_ns > tick.recv_ns + limits.future_ns:
         return Reject.FUTURE.value, 0
-    if tick.kind == TickKind.TRADE.value:
-        reason = _check_trade(tick)
-    elif tick.kind == TickKind.QUOTE.value:
-        reason = _check_quote(tick)
-    elif tick.kind == TickKind.HALT.value or tick.kind == TickKind.RESUME.value:
-        reason = CONTROL
-    else:
-        reason = Reject.BAD_KIND.value
+    reason = _check_content(tick)
     if reason != 0:
         return reason, 0
     if tick.event_ns < state.event_ns - limits.lateness_ns:
         return Reject.LATE.value, 0
     if _is_halted(state, tick.event_ns):
         return Reject.HALTED.value, 0
-    marks = Mark.OUT_OF_ORDER.value if tick.event_ns < state.event_ns else 0
+    reason, price, marks = _check_market(tick, state)
+    if reason != 0:
+        return reason, 0
+    if tick.event_ns < state.event_ns:
+        marks |= Mark.OUT_OF_ORDER.value
     if tick.event_ns > tick.recv_ns:
         marks |= Mark.CLOCK_SKEW.value
-    if tick.kind == TickKind.TRADE.value:
-        price = tick.price
-        if tick.size == 0.0:
-            marks |= Mark.ZERO_SIZE.value
-    else:
-        bid, _, ask, _ = book_after(tick, state)
-        if bid == 0.0 or ask == 0.0:
-            return Reject.MISSING_SIDE.value, 0
-        if bid > ask:
-            return Reject.CROSSED.value, 0
-        price = 0.5 * (bid + ask)
-        if bid == ask:
-            marks |= Mark.LOCKED.value
-        if np.isnan(tick.bid) or np.isnan(tick.ask):
-            marks |= Mark.CARRIED.value
     return _check_level(price, tick.event_ns, state, limits, marks)
+
+
+@inlined
+def _check_content(tick: Any) -> Any:
+    if tick.kind == TickKind.TRADE.value:
+        return _check_trade(tick)
+    if tick.kind == TickKind.QUOTE.value:
+        return _check_quote(tick)
+    if tick.kind == TickKind.HALT.value or tick.kind == TickKind.RESUME.value:
+        return CONTROL
+    return Reject.BAD_KIND.value
+
+
+@inlined
+def _check_market(tick: Any, state: Any) -> Any:
+    """Return why not or 0, the price that the tick tells, and its marks."""
+    if tick.kind == TickKind.TRADE.value:
+        return 0, tick.price, Mark.ZERO_SIZE.value if tick.size == 0.0 else 0
+    bid, _, ask, _ = book_after(tick, state)
+    if bid == 0.0 or ask == 0.0:
+        return Reject.MISSING_SIDE.value, 0.0, 0
+    if bid > ask:
+        return Reject.CROSSED.value, 0.0, 0
+    marks = Mark.LOCKED.value if bid == ask else 0
+    if np.isnan(tick.bid) or np.isnan(tick.ask):
+        marks |= Mark.CARRIED.value
+    return 0, 0.5 * (bid + ask), marks
 
 
 @inlined

@@ -13,7 +13,7 @@ EMPTY_SLOT: Final = -1
 
 
 class Home(NamedTuple):
-    """What a symbol must be to live in a lane. Only a symbol without a row is looked at, so it costs others nothing."""
+    """What a symbol must be to live in a lane. Only one without a row is looked at, so it costs others nothing."""
 
     partition: int  # of the lane
     partitions: int  # of the topic; with 1 every symbol belongs here
@@ -67,7 +67,7 @@ def find_slot_inlined(words: Any, keys: Any, slots: Any) -> Any:
 def index_symbols(keys: Any, slots: Any, count: int, home: Any) -> None:
     """Fill the hash table of empty ``slots`` with those of the first ``count`` keys that may have a row.
 
-    A row whose symbol is no longer wanted stays as it is, and is not found: its ticks are refused as a new symbol's.
+    A row whose symbol is not wanted any more stays as it is, and is not found: its ticks are those of a new symbol.
     """
     for row in range(count):
         if check_symbol(keys[row], home) == 0:

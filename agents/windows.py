@@ -15,7 +15,7 @@ from agents import features
 from agents.kernel import apply_ticks
 from agents.state import STATE
 from agents.symbol_table import EMPTY_SLOT, empty_slots, find_slot, home_of, index_symbols
-from agents.validate import Limits
+from agents.validate import OUTLIER_BPS, OUTLIER_SCALE, Limits
 from stream.errors import InvariantError
 from stream.records import SYMBOL_BYTES, TICK, Records, symbol_words
 
@@ -51,8 +51,8 @@ class Windows:
         max_symbols: int = 16_384,
         outcomes: NDArray[np.int64] | None = None,
         *,
-        outlier_bps: float = Limits._field_defaults["outlier_bps"],
-        outlier_scale: float = Limits._field_defaults["outlier_scale"],
+        outlier_bps: float = OUTLIER_BPS,
+        outlier_scale: float = OUTLIER_SCALE,
         partition: int = 0,
         partitions: int = 1,
         symbols: NDArray[np.bytes_] | None = None,
@@ -70,7 +70,7 @@ class Windows:
             partitions: of the topic; symbols of the others are rejected. With 1 there are no others.
             symbols: ``S24[K]``, the only ones that are not rejected; None for any.
         """
-        self.limits = Limits(lateness_ns, future_ns, outlier_bps, outlier_scale)
+        self._limits = Limits(lateness_ns, future_ns, float(outlier_bps), float(outlier_scale))
         self.states: Records = np.zeros(max_symbols, STATE)
         self.count = 0
         # Rows that changed since the last checkpoint.
@@ -128,8 +128,8 @@ class Windows:
             self.count,
             self._serial,
             offsets,
-            self.limits,
-            self._home,
+            tuple(self._limits),
+            tuple(self._home),
             self._features,
             self._feature_words,
             self._out_int,

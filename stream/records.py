@@ -68,6 +68,7 @@ class Mark(IntEnum):
     CLOCK_SKEW = 32  # ahead of its own recv_ns
     LEVEL_SHIFT = 64  # the first at a new price level, after ticks that were refused as outliers
 
+
 TICK: Final = np.dtype(
     [
         ("symbol", f"S{SYMBOL_BYTES}"),  # ASCII, zero padded; one source per symbol
