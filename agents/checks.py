@@ -139,10 +139,12 @@ def _check_level(price: float, event_ns: int, state: Any, limits: Any, marks: in
         if away <= band:
             limit = _SCALE_LIMIT * state.level_scale + _BPS
             state.level_scale += _SCALE_WEIGHT * (min(away, limit) - state.level_scale)
-        elif away > _widened(band, event_ns, state):
-            if not _is_new_level(price, band, state):
-                return Reject.OUTLIER.value, 0
-            marks |= Mark.LEVEL_SHIFT.value
+        else:
+            band = _widened(band, event_ns, state)
+            if away > band:
+                if not _is_new_level(price, band, state):
+                    return Reject.OUTLIER.value, 0
+                marks |= Mark.LEVEL_SHIFT.value
     state.level = price
     state.outlier_ticks = uint64(0)
     return 0, marks
@@ -169,6 +171,7 @@ def _check_sequence(tick: Any, state: Any) -> Any:
     """Return what a number is that does not follow the last one, or 0 where enough in a row agree."""
     # Every tick that was counted is no newer than source_ns, and so is its copy.
     if tick.source_seq <= state.source_seq and tick.event_ns <= state.source_ns:
+        state.odd_ticks = uint64(0)
         return DUPLICATE
     agrees = state.odd_ticks > uint64(0) and tick.source_seq - state.odd_seq - uint64(1) < uint64(_MAX_SKIP)
     state.odd_ticks = state.odd_ticks + uint64(1) if agrees else uint64(1)
