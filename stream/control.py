@@ -14,7 +14,7 @@ from stream.errors import SettingsError
 from stream.publisher import PublisherMetrics, TickPublisher
 from stream.records import Records, TickKind, empty_ticks, encode_symbol
 from stream.settings import Settings
-from stream.topics import broker
+from stream.topics import TICKS, broker
 
 
 def control_ticks(
@@ -30,20 +30,21 @@ def control_ticks(
 
     Raises:
         RecordError: what is not a symbol.
-        SettingsError: ``since`` is not over yet: lanes would refuse it.
+        SettingsError: ``since`` is still to come, so that lanes would refuse it, or before 1970.
     """
     now_ns = clock()
+    event_ns = now_ns if since is None else _as_ns(since)
+    if not 0 < event_ns <= now_ns:
+        raise SettingsError(f"--at {since}, which is still to come, or before 1970")
     ticks = empty_ticks(len(symbols))
     ticks["symbol"] = [encode_symbol(symbol) for symbol in symbols]
     ticks["kind"] = kind
     ticks["recv_ns"] = now_ns
-    ticks["event_ns"] = now_ns if since is None else _as_ns(since)
-    if ticks["event_ns"][0] > now_ns:
-        raise SettingsError(f"--at {since}, which is still to come")
+    ticks["event_ns"] = event_ns
     return ticks
 
 
-async def publish_control(settings: Settings, ticks: Records) -> None:
+async def publish_control(settings: Settings, ticks: Records, topic: str = TICKS) -> None:
     """Publish them and wait until Kafka has them. Cancelling it leaves open whether they are sent; send them again.
 
     Raises:
@@ -52,7 +53,7 @@ async def publish_control(settings: Settings, ticks: Records) -> None:
     """
     metrics = PublisherMetrics(CollectorRegistry())
     async with TickPublisher(
-        broker(settings), settings.partitions, 0.0, metrics, idempotent=settings.idempotent_producer
+        broker(settings), settings.partitions, 0.0, metrics, topic, idempotent=settings.idempotent_producer
     ) as publisher:
         await publisher.publish(ticks)
         await publisher.flush()

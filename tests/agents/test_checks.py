@@ -251,8 +251,8 @@ def test_errors_in_a_real_day_are_found_and_leave_no_trace(shared_data: Path, sy
     assert got.features.tobytes() == expected.features.tobytes()
 
 
-# The closes that are refused, by row: single errors at once; the first four of a series of them, or of a real split;
-# and a day on which a stock rose by 70 %, in the last one.
+# The closes that are refused, by row: single errors at once, the first four of a series of them or of a real split,
+# and in the last one a day on which a stock rose by 70 %.
 YAHOO = {
     "LA-V-1d-bad-stock-split": [16],
     "MOB-ST-1d-bad-stock-split": [9],
@@ -377,8 +377,8 @@ def test_halts_may_come_in_any_order_and_any_number_of_times(told: list[tuple[Ti
 
 
 def dirty(rng: np.random.Generator, market: Records, halts: bool = True) -> Records:
-    """Return a market with what the policy tells of in 15 % of its ticks; with ``halts`` also halts, and numbers that
-    are wrong and possible."""
+    """Return a market with what the policy tells of in 15 % of its ticks; with ``halts`` also
+    halts, and numbers that are wrong and possible."""
     ticks = market.copy()
     for position in np.flatnonzero(rng.random(len(ticks)) < 0.15):
         tick = ticks[position]
