@@ -173,6 +173,7 @@ def compile_kernels(predictor: Predictor) -> None:
     block = decode_block(encode_block(quotes), TICK)
     lane = Lane(0, Windows(0, 0, max_symbols=1), predictor)
     lane.windows.load(lane.windows.states[:0])
+    lane.windows.row_of(b"WARM-UP")
     lane.apply([(0, block[:1])])
     lane.apply([(1, block[1:2]), (2, block[2:])])
 

@@ -308,7 +308,12 @@ def test_a_broken_promise_of_the_model_is_not_swallowed() -> None:
 def test_nothing_is_compiled_at_the_first_tick() -> None:
     lane = new_lane()
     compile_kernels(lane.predictor)
-    compiled: list[Any] = [lane_module._fill, kernel.apply_ticks, symbol_table.index_symbols]
+    compiled: list[Any] = [
+        lane_module._fill,
+        kernel.apply_ticks,
+        symbol_table.index_symbols,
+        symbol_table.find_slot,
+    ]
     before = [len(function.signatures) for function in compiled]
     feed = Feed()
     blocks = [
@@ -321,4 +326,7 @@ def test_nothing_is_compiled_at_the_first_tick() -> None:
     again = new_lane()
     again.restore([raw for _, raw in lane.take_dirty()])
     again.apply([(3, blocks[1])])
+    assert again.windows.row_of(b"A") == 0  # what the metrics ask
+    named = np.array([b"A"], "S24")
+    Lane(0, Windows(LATENESS_NS, FUTURE_NS, 4, symbols=named, partitions=1), Recurrent()).apply([(0, blocks[0])])
     assert [len(function.signatures) for function in compiled] == before
