@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from agents.inference import Predictor
 from agents.state import RECENT_ROWS, decode_state, encode_state
-from agents.validate import DUPLICATE
+from agents.validate import CONTROL
 from agents.windows import Step, Windows
 from stream.clock import Clock, wall_ns
 from stream.compiled import compiled
@@ -127,6 +127,7 @@ class Lane:
                 step.rows,
                 step.seq,
                 step.ref,
+                step.marks,
                 step.feature_hash,
                 out,
                 states,
@@ -138,7 +139,7 @@ class Lane:
         return predictions
 
     def _rejected(self, source: "_Source", reason: NDArray[np.uint8]) -> Records:
-        index = np.flatnonzero((reason != 0) & (reason < DUPLICATE))
+        index = np.flatnonzero((reason != 0) & (reason < CONTROL))
         rejected = np.zeros(len(index), REJECTED)
         rejected["tick"] = source.ticks[index]
         rejected["reason"] = reason[index]
@@ -180,6 +181,7 @@ def compile_kernels(predictor: Predictor) -> None:
     block = decode_block(encode_block(quotes), TICK)
     lane = Lane(0, Windows(0, 0, max_symbols=1), predictor)
     lane.windows.load(lane.windows.states[:0])
+    lane.windows.row_of(b"WARM-UP")
     lane.apply([(0, block[:1])])
     lane.apply([(1, block[1:2]), (2, block[2:])])
 
@@ -194,6 +196,7 @@ def _fill(
     rows: Any,
     seq: Any,
     ref: Any,
+    marks: Any,
     feature_hash: Any,
     out: Any,
     states: Any,
@@ -218,7 +221,7 @@ def _fill(
         prediction.p_flat = out[at, 1]
         prediction.p_up = out[at, 2]
         prediction.expected_return_bps = out[at, 3]
-        prediction.flags = FLAG_WARMING if seq[at] <= warmup_ticks else 0
+        prediction.flags = marks[at] | np.uint32(FLAG_WARMING if seq[at] <= warmup_ticks else 0)
         prediction.source_index = positions[index[at]]
         prediction.source_partition = partition
         prediction.source_offset = offsets[index[at]]

@@ -13,9 +13,12 @@ from agents.inference import MODEL_STATE_FLOATS
 from stream.errors import UnknownVersion
 from stream.records import SYMBOL_BYTES, Records
 
-STATE_VERSION: Final = 1
+STATE_VERSION: Final = 2
 RING: Final = 64  # the longest count window, in ticks; a power of two
+REASONS: Final = 32  # numbers of `Reject`, with room for more
+MARK_BITS: Final = 8  # bits of `Mark`, likewise
 RECENT_ROWS: Final = 64  # feature rows kept to warm a newly promoted model up
+NO_STREAM: Final = 1 << 32  # no tick can have it
 
 STATE: Final = np.dtype(
     [
@@ -24,10 +27,22 @@ STATE: Final = np.dtype(
         ("seq", "<u8"),  # accepted ticks so far: the seq of the last prediction
         ("offset", "<i8"),  # of the last block of ticks applied; -1 for none
         ("model_id", "<u8"),  # whose state h and c are
-        ("source_seq", "<u8"),  # of the last tick seen, accepted or not
-        ("stream_id", "<u8"),
+        ("source_seq", "<u8"),  # of the last tick whose content was sound, accepted or not
+        ("stream_id", "<u8"),  # that it came from; NO_STREAM before the first
         ("rejected", "<u8"),
         ("duplicates", "<u8"),
+        # What verdicts depend on, see agents/validate.py.
+        ("source_ns", "<i8"),  # newest event time of the ticks that source_seq counts
+        ("odd_seq", "<u8"),  # of the last tick refused as BAD_SEQUENCE
+        ("odd_ticks", "<u8"),  # such ticks in a row that agree
+        ("level", "<f8"),  # last accepted price: of a trade, or the mid of a quote; 0 for none
+        ("level_scale", "<f8"),  # mean distance from one to the next, as a share
+        ("outlier_level", "<f8"),  # last price refused as OUTLIER
+        ("outlier_ticks", "<u8"),  # such ticks in a row that agree
+        ("halt_ns", "<i8"),  # event time of the newest halt, 0 for none
+        ("resume_ns", "<i8"),
+        ("rejects", "<u4", (REASONS,)),  # ticks by number of `Reject`
+        ("marks", "<u4", (MARK_BITS,)),  # ticks by bit of `Mark`
         ("event_ns", "<i8"),  # of the newest tick accepted
         ("trade_ns", "<i8"),  # of the newest trade accepted; 0 for none
         # The market as last seen.

@@ -9,6 +9,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from agents import features
 from agents.checkpoint import is_newer
 from agents.state import STATE, decode_state
+from agents.validate import MARKS, OUTCOMES
 from stream.records import TICK, Records, encode_symbol, partition_of
 from stream.topics import STATE_CHANGELOG
 
@@ -58,7 +59,8 @@ async def _count_partitions(bootstrap: str) -> int:
 
 
 def describe_state(row: Records) -> dict[str, Any]:
-    """Return a ``STATE[1]`` row as plain values: its scalars, and the features of its last tick by name."""
+    """Return a ``STATE[1]`` row as plain values: its scalars, whether it is halted (from ``halt_ns`` on, after the
+    last resume), the ticks rejected by reason and accepted by mark, and the features of its last tick by name."""
     state = row[0]
     described: dict[str, Any] = {}
     for name in STATE.names or ():
@@ -68,6 +70,10 @@ def describe_state(row: Records) -> dict[str, Any]:
         elif np.ndim(value) == 0:
             described[name] = value.item()
     described["model_id"] = f"{described['model_id']:016x}"
+    described["halted"] = bool(state["halt_ns"] > state["resume_ns"])
+    rejects, marks = state["rejects"].tolist(), state["marks"].tolist()
+    described["rejects"] = {OUTCOMES[code]: count for code, count in enumerate(rejects) if count}
+    described["marks"] = {MARKS[1 << bit]: count for bit, count in enumerate(marks) if count}
     last = state["recent"][int(max(described["seq"] - 1, 0)) % len(state["recent"])]
     described["features"] = {name: float(value) for name, value in zip(features.NAMES, last, strict=True)}
     return described

@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import features
-from agents.kernel import EMPTY_SLOT, apply_ticks, index_symbols
+from agents.kernel import apply_ticks
 from agents.state import STATE
+from agents.symbol_table import EMPTY_SLOT, empty_slots, find_slot, home_of, index_symbols
+from agents.validate import OUTLIER_BPS, OUTLIER_SCALE, Limits
 from stream.errors import InvariantError
 from stream.records import SYMBOL_BYTES, TICK, Records, symbol_words
 
@@ -35,7 +37,8 @@ class Step:
     seq: NDArray[np.uint64]  # [A]
     ref: NDArray[np.float64]  # [A] reference price
     feature_hash: NDArray[np.uint64]  # [A] FNV-1a over the row's 32-bit words
-    reason: NDArray[np.uint8]  # [N] 0 accepted, a Reject, or DUPLICATE or SKIPPED of agents/validate.py
+    marks: NDArray[np.uint32]  # [A] bits of `Mark`
+    reason: NDArray[np.uint8]  # [N] 0 accepted, or another of agents.validate.OUTCOMES
 
 
 class Windows:
@@ -47,6 +50,12 @@ class Windows:
         future_ns: int,
         max_symbols: int = 16_384,
         outcomes: NDArray[np.int64] | None = None,
+        *,
+        outlier_bps: float = OUTLIER_BPS,
+        outlier_scale: float = OUTLIER_SCALE,
+        partition: int = 0,
+        partitions: int = 1,
+        symbols: NDArray[np.bytes_] | None = None,
     ) -> None:
         """Make room for ``max_symbols``; memory (about 8 KiB each) is only used once a symbol ticks.
 
@@ -55,16 +64,21 @@ class Windows:
             future_ns: a tick whose ``event_ns`` is this much ahead of its own ``recv_ns`` is rejected.
             max_symbols: symbols beyond this are rejected, so that garbage cannot fill the memory.
             outcomes: ``int64[256]``, ticks by outcome (see agents/validate.py), counted up in place.
+            outlier_bps: see `agents.validate.Limits`.
+            outlier_scale: likewise.
+            partition: whose symbols these are.
+            partitions: of the topic; symbols of the others are rejected. With 1 there are no others.
+            symbols: ``S24[K]``, the only ones that are not rejected; None for any.
         """
-        self.lateness_ns = lateness_ns
-        self.future_ns = future_ns
+        self._limits = Limits(lateness_ns, future_ns, float(outlier_bps), float(outlier_scale))
         self.states: Records = np.zeros(max_symbols, STATE)
         self.count = 0
         # Rows that changed since the last checkpoint.
         self.dirty: NDArray[np.bool_] = np.zeros(max_symbols, np.bool_)
         self.outcomes = np.zeros(256, np.int64) if outcomes is None else outcomes
         self._keys = np.zeros((max_symbols, _WORDS), np.uint64)
-        self._slots = np.full(1 << (2 * max_symbols - 1).bit_length(), EMPTY_SLOT, np.int32)
+        self._slots = empty_slots(max_symbols)
+        self._home = home_of(partition, partitions, symbols)
         self._touched = np.zeros(max_symbols, np.int64)  # serial of the last call that touched the row
         self._round = np.zeros(max_symbols, np.int64)
         self._serial = 0
@@ -81,7 +95,7 @@ class Windows:
         self.states[: len(rows)] = rows
         self._keys[: len(rows)] = symbol_words(rows["symbol"])
         self.count = len(rows)
-        index_symbols(self._keys, self._slots, self.count)
+        index_symbols(self._keys, self._slots, self.count, self._home)
 
     def step(self, ticks: Records, offsets: NDArray[np.int64]) -> Step:
         """Apply the ticks of one or more blocks.
@@ -114,13 +128,14 @@ class Windows:
             self.count,
             self._serial,
             offsets,
-            self.lateness_ns,
-            self.future_ns,
+            tuple(self._limits),
+            tuple(self._home),
             self._features,
             self._feature_words,
             self._out_int,
             self._out_seq,
             self._out_ref,
+            self._out_marks,
             self._reason,
         )
         if not finite:
@@ -134,13 +149,14 @@ class Windows:
             seq=self._out_seq[0, :accepted],
             feature_hash=self._out_seq[1, :accepted],
             ref=self._out_ref[:accepted],
+            marks=self._out_marks[:accepted],
             reason=self._reason[:size],
         )
 
     def row_of(self, symbol: bytes) -> int | None:
-        """Return the row of a symbol, or None where it has not ticked."""
-        found = np.flatnonzero(self.states["symbol"][: self.count] == symbol)
-        return int(found[0]) if len(found) else None
+        """Return the row of a symbol, or None where it has none, or may not tick any more."""
+        row = self._slots[find_slot(symbol_words(np.array([symbol], STATE["symbol"]))[0], self._keys, self._slots)]
+        return None if row == EMPTY_SLOT else int(row)
 
     def _reserve(self, size: int) -> None:
         self._ticks = np.zeros(size, TICK)
@@ -150,4 +166,5 @@ class Windows:
         self._out_int = np.zeros((3, size), np.int64)
         self._out_seq = np.zeros((2, size), np.uint64)
         self._out_ref = np.zeros(size, np.float64)
+        self._out_marks = np.zeros(size, np.uint32)
         self._reason = np.zeros(size, np.uint8)

@@ -9,6 +9,7 @@ import json
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -260,6 +261,35 @@ def state(
         typer.echo(f"tickloom: no state for {symbol!r}: it has not ticked, or no checkpoint is done yet", err=True)
         raise typer.Exit(1)
     _print(row, as_json, lambda: inspection.record_table(symbol, row))
+
+
+SymbolsArgument = Annotated[list[str], typer.Argument(help="The symbols.", metavar="SYMBOL...")]
+AtFlag = Annotated[
+    datetime | None, typer.Option("--at", help="Since when, UTC, by the clock of the venue; else since now.")
+]
+
+
+@cli.command(epilog="Example: tickloom halt AIG BAC --kafka localhost:9092")
+def halt(symbols: SymbolsArgument, at: AtFlag = None, kafka: KafkaFlag = None) -> None:
+    """Reject the ticks of symbols, those that happen from now on, until they are resumed."""
+    _control("HALT", symbols, at, kafka)
+
+
+@cli.command(epilog="Example: tickloom resume AIG BAC --kafka localhost:9092")
+def resume(symbols: SymbolsArgument, at: AtFlag = None, kafka: KafkaFlag = None) -> None:
+    """Accept the ticks of halted symbols again, those that happen from now on."""
+    _control("RESUME", symbols, at, kafka)
+
+
+def _control(kind: str, symbols: list[str], at: datetime | None, kafka: str | None) -> None:
+    from stream import control
+    from stream.records import TickKind
+
+    settings = _load(kafka=kafka).settings
+    ticks = control.control_ticks(TickKind[kind], symbols, at)
+    asyncio.run(control.publish_control(settings, ticks))
+    since = ticks["event_ns"][0].astype("datetime64[ns]")
+    typer.echo(f"{kind.lower()} of {', '.join(symbols)} since {since} UTC")
 
 
 @cli.command("settings", epilog="Example: TICKLOOM_PARTITIONS=8 tickloom settings")

@@ -25,6 +25,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     """Run the lanes of one worker until ``stop`` is set; then checkpoint, commit and leave the group.
 
     Raises:
+        SettingsError: ``symbols`` names none, or what is none.
         ModelError: the model must not serve.
         TickloomError: whatever stopped the lanes.
     """
@@ -34,7 +35,9 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     from agents.windows import Windows
     from models.predictor import load_predictor
     from stream.app import create_app
+    from stream.symbols import read_symbols
 
+    symbols = read_symbols(settings.symbols)
     predictor = load_predictor(settings.model, settings.predictor)
     health = Health(f"worker {settings.worker_name}")
     registry = CollectorRegistry()
@@ -42,7 +45,17 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
 
     def new_lane(partition: int) -> Lane:
         lateness_ns, future_ns = int(settings.lateness_s * NS_PER_S), int(settings.future_s * NS_PER_S)
-        return Lane(partition, Windows(lateness_ns, future_ns, outcomes=metrics.outcomes), predictor)
+        windows = Windows(
+            lateness_ns,
+            future_ns,
+            outcomes=metrics.outcomes,
+            outlier_bps=settings.outlier_bps,
+            outlier_scale=settings.outlier_scale,
+            partition=partition,
+            partitions=settings.partitions,
+            symbols=symbols,
+        )
+        return Lane(partition, windows, predictor)
 
     app = create_app(settings)
     lanes = Lanes(app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics)

@@ -32,9 +32,9 @@ class _InLoop(driver.AIOKafkaConsumerThread):
     """Faust's consumer thread, without a thread: aiokafka runs in the event loop of the worker.
 
     Each fetch crossed between two threads four times, which took 1 to 2 ms; and a lane computes for 0.2 ms at a
-    time, so that heartbeats need no thread of their own. Faust also hard-codes a fetch wait of 1,500 ms: with aiokafka's
-    one fetch in flight for each node, a stall of 250 ms of the event loop then costs 1 to 1.7 s of latency, because
-    the next fetch asks only for idle partitions and waits the whole time.
+    time, so that heartbeats need no thread of their own. Faust also hard-codes a fetch wait of 1,500 ms: with
+    aiokafka's one fetch in flight for each node, a stall of 250 ms of the event loop then costs 1 to 1.7 s of
+    latency, because the next fetch asks only for idle partitions and waits the whole time.
     """
 
     _serving: "asyncio.Task[None] | None" = None

@@ -25,10 +25,12 @@ SYMBOL_BYTES: Final = 24  # an OCC option symbol has 21; three 64-bit words hash
 
 
 class TickKind(IntEnum):
-    """What a tick tells."""
+    """What a tick tells. The numbers are on the wire: append only."""
 
     TRADE = 1
     QUOTE = 2
+    HALT = 3  # the symbol does not trade from event_ns on; such a tick needs no numbers
+    RESUME = 4  # it trades again
 
 
 class Reject(IntEnum):
@@ -45,10 +47,27 @@ class Reject(IntEnum):
     MISSING_SIDE = 9
     TOO_MANY_SYMBOLS = 10
     OUT_OF_RANGE = 11
+    OUTLIER = 12
+    HALTED = 13
+    UNKNOWN_SYMBOL = 14
+    WRONG_PARTITION = 15
+    BAD_SEQUENCE = 16
 
 
-# Bits of PREDICTION["flags"].
+# Bits of PREDICTION["flags"]: this one and those of `Mark`. Append only: a bit never changes its meaning.
 FLAG_WARMING: Final = 1  # fewer ticks seen than the model's warm-up: treat with care
+
+
+class Mark(IntEnum):
+    """What is odd about the tick that a prediction follows, as bits of ``PREDICTION["flags"]``."""
+
+    OUT_OF_ORDER = 2  # older than the symbol's newest
+    LOCKED = 4  # bid = ask
+    ZERO_SIZE = 8  # a trade of nothing
+    CARRIED = 16  # one side of the quote was not told, and is the last one
+    CLOCK_SKEW = 32  # ahead of its own recv_ns
+    LEVEL_SHIFT = 64  # the first at a new price level, after ticks that were refused as outliers
+
 
 TICK: Final = np.dtype(
     [

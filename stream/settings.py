@@ -72,6 +72,15 @@ class Settings(BaseModel):
     )
     future_s: float = Field(5.0, ge=0, le=1e9, description="a tick this much ahead of our clock is refused")
 
+    # Ticks that are not to be believed, see agents/validate.py.
+    outlier_bps: float = Field(500.0, gt=0, le=1e9, description="a price may always be this far from the last one")
+    outlier_scale: float = Field(
+        50.0, ge=0, le=1e6, description="or so many times its symbol's mean distance from tick to tick"
+    )
+    symbols: str | None = Field(
+        None, min_length=1, description="the only symbols to accept: A,B,C or @FILE with one a line; none is any"
+    )
+
     # Ways out.
     exporter_port: Port = Field(0, description="metrics and health of an exporter; 0 picks a free port")
     redis_ttl_s: int = Field(86_400, ge=0, description="expiry of a symbol's latest prediction; 0 is never")

@@ -100,5 +100,5 @@ def undisturbed(blocks: list[tuple[int, int, Records]]) -> dict[Identity, set[by
 
 def trades(feed: Feed, prefix: str, rounds: int, symbols: int = 8) -> Records:
     return np.concatenate(
-        [feed.trade(f"{prefix}{number}", 100.0 + turn % 7) for turn in range(rounds) for number in range(symbols)]
+        [feed.trade(f"{prefix}{number}", 100.0 + turn % 4) for turn in range(rounds) for number in range(symbols)]
     )

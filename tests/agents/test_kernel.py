@@ -94,7 +94,7 @@ def test_one_wild_print_leaves_no_trace_once_it_is_out_of_the_windows() -> None:
         wild[at] *= 100
         feed = Feed()
         ticks = np.concatenate([feed.trade("AIG", value) for value in wild])
-        rows, _ = run(ticks)
+        rows, _ = run(ticks, Windows(LATENESS_NS, FUTURE_NS, outlier_bps=np.inf))
         assert_equal_features(rows, batch_features(ticks))
         fresh = Feed()
         without, _ = run(np.concatenate([fresh.trade("AIG", value) for value in price[at + 1 :]]))
@@ -179,7 +179,7 @@ def nasty_ticks(draw: st.DrawFn) -> Records:
 @settings(deadline=None, max_examples=80)
 @given(nasty_ticks())
 def test_features_are_finite_and_in_their_ranges_whatever_is_legal(ticks: Records) -> None:
-    rows, reasons = run(ticks)
+    rows, reasons = run(ticks, Windows(LATENESS_NS, FUTURE_NS, outlier_bps=np.inf))
     assert set(reasons.tolist()) <= {0, Reject.LATE}
     assert len(rows) >= 1
     assert np.isfinite(rows).all()

@@ -38,7 +38,7 @@ async def test_each_accepted_tick_is_predicted_and_its_state_can_be_read(
     row = await read_state(kafka_io.bootstrap, "PLAIN3")
     assert row is not None
     described = describe_state(row)
-    assert (described["symbol"], described["seq"], described["last_price"]) == ("PLAIN3", 50, 100.0 + 49 % 7)
+    assert (described["symbol"], described["seq"], described["last_price"]) == ("PLAIN3", 50, 100.0 + 49 % 4)
     assert await read_state(kafka_io.bootstrap, "NEVER-SEEN") is None
 
 
@@ -133,7 +133,7 @@ async def load(kafka_io: Kafka, prefix: str) -> AsyncIterator[None]:
             if not running:
                 return
             await kafka_io.send(
-                np.concatenate([feed.trade(f"{prefix}{number}", 100.0 + turn % 7) for number in range(8)])
+                np.concatenate([feed.trade(f"{prefix}{number}", 100.0 + turn % 4) for number in range(8)])
             )
             await asyncio.sleep(0.004)
 
@@ -231,11 +231,11 @@ async def test_a_send_that_fails_stops_the_worker_and_keeps_no_state_ahead_of_it
             return await send(topic, *arguments)
 
         worker.app.producer.send = failing
-        await kafka_io.send(feed.trade("FAIL0", 2.0))
+        await kafka_io.send(feed.trade("FAIL0", 1.01))
         await until(lambda: worker.lanes.failure is not None, "the worker says that it failed")
         assert "lanes" in worker.health.problems
         worker.app.producer.send = send
-        await kafka_io.send(feed.trade("FAIL0", 3.0))
+        await kafka_io.send(feed.trade("FAIL0", 1.02))
         await asyncio.sleep(0.5)
     await finish(kafka_io, new_worker, "FAIL")
 

@@ -97,7 +97,7 @@ async def test_ticks_that_the_brokers_deleted_before_they_were_applied_are_count
         await kafka_io.send(trades(feed, "GONE", 5))
         await until(lambda: worker.metrics.predictions >= 40, "all ticks are predicted")
     for _ in range(3):
-        await kafka_io.send(feed.trade("GONE0", 1.0))
+        await kafka_io.send(feed.trade("GONE0", 100.0))
     number = int(partition_of(np.array([b"GONE0"], TICK["symbol"]), PARTITIONS)[0])
     where = TopicPartition(TICKS, number)
     admin = AIOKafkaAdminClient(bootstrap_servers=kafka_io.bootstrap)

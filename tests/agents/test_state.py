@@ -12,12 +12,14 @@ from stream.errors import UnknownVersion
 
 # Rows of this version are in changelogs: append a field and raise STATE_VERSION instead of changing one.
 LAYOUT = (
-    "version <u8 0, symbol S24 8, seq <u8 32, offset <i8 40, model_id <u8 48, source_seq <u8 56, stream_id <u8 64, "
-    "rejected <u8 72, duplicates <u8 80, event_ns <i8 88, trade_ns <i8 96, ref <f8 104, bid <f8 112, ask <f8 120, "
-    "bid_size <f8 128, ask_size <f8 136, last_price <f8 144, last_side <f8 152, ema_12 <f8 160, ema_26 <f8 168, "
-    "macd_signal <f8 176, gain <f8 184, loss <f8 192, flow <f8 200, depth <f8 208, signed_size <f8 216, "
-    "size <f8 224, gap_s <f8 232, refs 64<f8 240, returns 64<f8 752, h 128<f4 1264, c 128<f4 1776, "
-    "recent 64x18<f4 2288"
+    "version <u8 0, symbol S24 8, seq <u8 32, offset <i8 40, model_id <u8 48, source_seq <u8 56, stream_id <u8 "
+    "64, rejected <u8 72, duplicates <u8 80, source_ns <i8 88, odd_seq <u8 96, odd_ticks <u8 104, level <f8 112, "
+    "level_scale <f8 120, outlier_level <f8 128, outlier_ticks <u8 136, halt_ns <i8 144, resume_ns <i8 152, "
+    "rejects 32<u4 160, marks 8<u4 288, event_ns <i8 320, trade_ns <i8 328, ref <f8 336, bid <f8 344, ask <f8 "
+    "352, bid_size <f8 360, ask_size <f8 368, last_price <f8 376, last_side <f8 384, ema_12 <f8 392, ema_26 <f8 "
+    "400, macd_signal <f8 408, gain <f8 416, loss <f8 424, flow <f8 432, depth <f8 440, signed_size <f8 448, size "
+    "<f8 456, gap_s <f8 464, refs 64<f8 472, returns 64<f8 984, h 128<f4 1496, c 128<f4 2008, recent 64x18<f4 "
+    "2520"
 )
 
 
@@ -28,8 +30,8 @@ def test_a_row_of_a_version_never_changes_its_layout() -> None:
         shape = "x".join(str(size) for size in dtype.shape)
         told.append(f"{name} {shape}{dtype.base.str.strip('|')} {offset}")
     assert ", ".join(told) == LAYOUT
-    assert STATE.itemsize == 6896
-    assert STATE_VERSION == 1
+    assert STATE.itemsize == 7128
+    assert STATE_VERSION == 2
 
 
 def test_a_row_is_whole_words_and_has_room_for_a_window_and_a_model() -> None:
@@ -50,7 +52,7 @@ def test_a_row_survives_as_bytes() -> None:
         assert decode_state(raw)["seq"][0] == row["seq"]
 
 
-@pytest.mark.parametrize("version", [0, 2, 2**64 - 1])
+@pytest.mark.parametrize("version", [0, 1, 2**64 - 1])
 def test_a_row_of_another_version_is_refused(version: int) -> None:
     row = np.zeros(1, STATE)
     row["version"] = version

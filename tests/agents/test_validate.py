@@ -3,25 +3,29 @@
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from markets import FUTURE_NS, LATENESS_NS, MS, Feed, from_columns, random_market
+from markets import FUTURE_NS, LATENESS_NS, MS, Feed, equity_day, from_columns, random_market
 
-from agents.validate import DUPLICATE, OUTCOMES, SKIPPED
+from agents import validate
+from agents.state import STATE
+from agents.validate import CONTROL, DUPLICATE, OUTCOMES, OUTLIER_BPS, OUTLIER_SCALE, SKIPPED
 from agents.windows import Windows
-from stream.records import TICK, Records, Reject, TickKind, empty_ticks, encode_symbol
+from stream.records import FLAG_WARMING, TICK, Mark, Records, Reject, TickKind, empty_ticks, encode_symbol
+from stream.settings import Settings
 
 nan, inf = np.nan, np.inf
 Make = Callable[[Feed], Records]
 
 
-def judge(*ticks: Records, room: int = 16) -> list[str]:
+def judge(*ticks: Records, room: int = 16, **options: Any) -> list[str]:
     """Return the names of the outcomes of ticks that come one after the other, each in a block of its own."""
-    windows = Windows(LATENESS_NS, FUTURE_NS, room)
+    windows = Windows(LATENESS_NS, FUTURE_NS, room, **options)
     return [
         OUTCOMES[int(windows.step(tick, np.full(len(tick), offset)).reason[0])] for offset, tick in enumerate(ticks)
     ]
@@ -61,7 +65,7 @@ SINGLE: dict[str, tuple[str, Make]] = {
     "a first quote with a bid only": ("missing_side", lambda feed: feed.quote("X", 99.0, nan)),
     "a first quote with an ask only": ("missing_side", lambda feed: feed.quote("X", nan, 101.0)),
     "neither trade nor quote": ("bad_kind", lambda feed: feed.trade("X", 100.0, kind=0)),
-    "a kind of the future": ("bad_kind", lambda feed: feed.trade("X", 100.0, kind=3)),
+    "a kind of the future": ("bad_kind", lambda feed: feed.trade("X", 100.0, kind=5)),
     "at the limit of the skew": (
         "accepted",
         lambda feed: feed.trade("X", 1.0, event_ns=feed.now_ns + FUTURE_NS + 1000),
@@ -80,7 +84,7 @@ def test_each_case_has_its_outcome(case: str) -> None:
     assert judge(make(Feed())) == [outcome]
     # It is the same for a symbol that is known, apart from what a known book completes.
     feed = Feed()
-    known = judge(feed.quote("X", 99.0, 101.0), make(feed))
+    known = judge(feed.quote("X", 99.0, 101.0), make(feed), outlier_bps=inf)
     assert known == ["accepted", "accepted" if outcome == "missing_side" else outcome]
 
 
@@ -157,14 +161,23 @@ def test_a_repeated_number_is_a_duplicate() -> None:
     ]
     # Gaps are legal, and each symbol counts for itself.
     assert (
-        judge(first, feed.trade("Y", 1.0, source_seq=1), feed.trade("X", 1.0, source_seq=900)) == ["accepted"] * 3
+        judge(first, feed.trade("Y", 1.0, source_seq=1), feed.trade("X", 101.0, source_seq=900)) == ["accepted"] * 3
     )
 
 
-def test_a_rejected_tick_that_comes_again_is_a_duplicate() -> None:
+def test_a_rejected_tick_that_comes_again_is_a_duplicate_where_its_content_is_sound() -> None:
     feed = Feed()
-    good, bad = feed.trade("X", 100.0), feed.trade("X", nan)
-    assert judge(good, bad, bad) == ["accepted", "not_finite", "duplicate"]
+    good, crossed = feed.trade("X", 100.0), feed.quote("X", 101.0, 99.0)
+    assert judge(good, crossed, crossed) == ["accepted", "crossed", "duplicate"]
+    # Its number counts for nothing in garbage, so its copy is garbage once more, until the numbers have passed it.
+    garbage, later = feed.trade("X", nan), feed.trade("X", 100.0)
+    assert judge(good, garbage, garbage, later, garbage) == [
+        "accepted",
+        "not_finite",
+        "not_finite",
+        "accepted",
+        "duplicate",
+    ]
 
 
 def test_another_stream_has_numbers_of_its_own() -> None:
@@ -213,41 +226,110 @@ def test_a_symbol_counts_what_it_did_not_use() -> None:
     windows.step(np.concatenate(ticks), np.zeros(5, np.int64))
     state = windows.states[0]
     assert (state["seq"], state["rejected"], state["duplicates"]) == (2, 2, 1)
+    assert state["rejects"][[Reject.NOT_FINITE, Reject.NOT_POSITIVE]].tolist() == [1, 1]
+    assert state["rejects"].sum() == 2
     assert state["source_seq"] == 4
     assert state["stream_id"] == 1
 
 
 def test_every_outcome_has_a_name() -> None:
-    assert set(OUTCOMES) == {0, DUPLICATE, SKIPPED, *(reason.value for reason in Reject)}
+    assert set(OUTCOMES) == {0, CONTROL, DUPLICATE, SKIPPED, *(reason.value for reason in Reject)}
     assert len(set(OUTCOMES.values())) == len(OUTCOMES)
-    assert max(Reject) < DUPLICATE  # outcomes travel as one byte
+    assert max(Reject) < CONTROL  # outcomes travel as one byte
+    assert max(Reject) < STATE["rejects"].shape[0]
+    assert max(Mark) < 1 << STATE["marks"].shape[0]
+    assert sum(Mark) & FLAG_WARMING == 0
+
+
+def test_the_settings_say_what_a_lane_has_by_default() -> None:
+    assert (Settings().outlier_bps, Settings().outlier_scale) == (OUTLIER_BPS, OUTLIER_SCALE)
+
+
+def test_every_reason_and_every_mark_stands_in_the_policy() -> None:
+    assert validate.__doc__ is not None
+    rows = {line.split("|")[1].strip() for line in validate.__doc__.splitlines() if line.startswith("| ")}
+    assert {item.name for kind in (Reject, Mark) for item in kind} <= rows
 
 
 def recorded(path: Path, kind: TickKind) -> Records:
     rows = pq.read_table(path).to_pandas().sort_values(["ts_ns", "seq"], kind="stable")
     rows["kind"] = kind.value
-    return from_columns("RECORDED", rows)
+    ticks = from_columns("RECORDED", rows)
+    ticks["symbol"] = rows["symbol"].to_numpy().astype("S24")
+    if "exch_ts_ns" in rows:
+        ticks["event_ns"] = rows["exch_ts_ns"]
+    return ticks
 
 
-def outcomes_of(ticks: Records) -> tuple[Counter[str], np.ndarray]:
-    windows = Windows(LATENESS_NS, FUTURE_NS, 4)
-    reason = windows.step(ticks, np.zeros(len(ticks), np.int64)).reason.copy()
-    return Counter(OUTCOMES[int(code)] for code in reason), reason
+def outcomes_of(ticks: Records, windows: Windows | None = None) -> tuple[Counter[str], np.ndarray, np.ndarray]:
+    """Return the outcomes counted, the reason of each tick, and the marks of each accepted one."""
+    windows = windows or Windows(LATENESS_NS, FUTURE_NS, 64)
+    step = windows.step(ticks, np.zeros(len(ticks), np.int64))
+    return Counter(OUTCOMES[int(code)] for code in step.reason), step.reason.copy(), step.marks.copy()
 
 
-def test_a_tenth_of_the_quotes_of_a_venue_is_crossed_and_the_others_are_used(shared_data: Path) -> None:
-    ticks = recorded(shared_data / "ticks" / "fx" / "quotes_EURUSD_fxcm_20140501.parquet", TickKind.QUOTE)
-    counts, reason = outcomes_of(ticks)
-    assert set(counts) == {"accepted", "crossed"}
-    assert 0.05 < counts["crossed"] / len(ticks) < 0.15
+@pytest.mark.parametrize("day", ["20140501", "20140502", "20140506"])
+def test_a_tenth_of_the_quotes_of_a_venue_is_crossed_and_the_others_are_used(shared_data: Path, day: str) -> None:
+    path = shared_data / "ticks" / "fx" / f"quotes_EURUSD_fxcm_{day}.parquet"
+    quotes = pq.read_table(path).to_pandas()
+    crossed = int((quotes["bid"] > quotes["ask"]).sum())
+    assert crossed > 0.05 * len(quotes)
+    ticks = recorded(path, TickKind.QUOTE)
+    counts, reason, marks = outcomes_of(ticks)
+    assert counts == {"accepted": len(quotes) - crossed, "crossed": crossed}
     assert ((reason == Reject.CROSSED) == (ticks["bid"] > ticks["ask"])).all()
+    assert (marks == Mark.LOCKED).sum() == (quotes["bid"] == quotes["ask"]).sum() > 1000
+    assert set(marks.tolist()) == {0, Mark.LOCKED}
 
 
-def test_trades_of_size_zero_are_used(shared_data: Path) -> None:
+def test_trades_of_size_zero_are_used_and_marked(shared_data: Path) -> None:
     ticks = recorded(shared_data / "ticks" / "futures" / "trades_GC_20131007.parquet", TickKind.TRADE)
-    assert 0.001 < (ticks["size"] == 0).mean() < 0.01
-    counts, _ = outcomes_of(ticks)
-    assert set(counts) == {"accepted"}
+    counts, _, marks = outcomes_of(ticks)
+    assert counts == {"accepted": len(ticks)}
+    assert (marks == Mark.ZERO_SIZE).sum() == (ticks["size"] == 0).sum() == 147
+
+
+@pytest.mark.parametrize("symbol", ["btcusdt", "ethusdt"])
+def test_a_receiver_whose_clock_runs_behind_is_marked_or_refused_as_the_setting_says(
+    shared_data: Path, symbol: str
+) -> None:
+    path = shared_data / "ticks" / "crypto" / f"trades_binance_usdm_{symbol}_20240808.parquet"
+    ticks = recorded(path, TickKind.TRADE)
+    behind_ns = ticks["event_ns"] - ticks["recv_ns"]
+    assert behind_ns.min() > 1_000 * MS
+    counts, _, marks = outcomes_of(ticks)
+    assert counts == {"accepted": len(ticks)}
+    assert ((marks & Mark.CLOCK_SKEW) != 0).all()
+    newest = np.maximum.accumulate(ticks["event_ns"])
+    assert (((marks & Mark.OUT_OF_ORDER) != 0) == (ticks["event_ns"] < newest)).all()
+    limit_ns = int(np.median(behind_ns))
+    counts, reason, _ = outcomes_of(ticks, Windows(LATENESS_NS, limit_ns, 4))
+    assert ((reason == Reject.FUTURE) == (behind_ns > limit_ns)).all()
+    assert set(counts) == {"accepted", "future"}
+
+
+@pytest.mark.parametrize(("symbol", "crossed"), [("AIG", 94), ("BAC", 0)])
+def test_a_day_of_a_stock_is_used_but_for_its_crossed_quotes(shared_data: Path, symbol: str, crossed: int) -> None:
+    ticks = equity_day(shared_data, symbol, "20131007", 10**9)
+    counts, reason, marks = outcomes_of(ticks)
+    assert counts == {"accepted": len(ticks) - crossed} | ({"crossed": crossed} if crossed else {})
+    used = ticks[reason == 0]
+    assert ((marks == Mark.LOCKED) == (used["bid"] == used["ask"])).all()
+    assert set(marks.tolist()) == {0, Mark.LOCKED}
+
+
+@pytest.mark.parametrize("name", ["crypto/quotes_binance_spot_btcusdt_20240808", "fx/quotes_XAUUSD_oanda_20140506"])
+def test_no_quote_of_a_clean_venue_is_refused(shared_data: Path, name: str) -> None:
+    path = shared_data / "ticks" / f"{name}.parquet"
+    rows = (
+        pq.read_table(path)
+        .to_pandas()
+        .sort_values(["ts_ns", "seq"], kind="stable")
+        .drop(columns="exch_ts_ns", errors="ignore")
+    )
+    rows["kind"] = TickKind.QUOTE.value
+    counts, _, _ = outcomes_of(from_columns("CLEAN", rows))
+    assert counts == {"accepted": len(rows)}
 
 
 def test_one_sided_rows_of_a_recording_complete_each_other(shared_data: Path) -> None:
@@ -261,12 +343,12 @@ def test_one_sided_rows_of_a_recording_complete_each_other(shared_data: Path) ->
         rows[side][start::2] = np.nan
         rows[f"{side}_size"][start::2] = np.nan
     windows = Windows(LATENESS_NS, FUTURE_NS, 4)
-    step = windows.step(rows, np.zeros(len(rows), np.int64))
-    counts = Counter(OUTCOMES[int(code)] for code in step.reason)
+    counts, _, marks = outcomes_of(rows, windows)
     # The first ask-row of a day has no bid yet; a bid that steps over the standing ask waits for it.
     assert set(counts) <= {"accepted", "missing_side", "crossed"}
     assert counts["missing_side"] == 1
     assert counts["crossed"] < 0.05 * len(rows)
+    assert ((marks & Mark.CARRIED) != 0).all()
     state = windows.states[0]
     assert (state["bid"], state["ask"]) == (whole["bid"][-1], whole["ask"][-1])
     assert (state["bid_size"], state["ask_size"]) == (whole["bid_size"][-1], whole["ask_size"][-1])

@@ -87,21 +87,21 @@ def test_rows_rounds_and_positions_say_which_tick_became_what() -> None:
             feed.trade("A", 1.0),
             feed.trade("B", 2.0),
             feed.trade("A", np.nan),
-            feed.trade("A", 1.1),
-            feed.trade("B", 2.1),
-            feed.trade("A", 1.2),
+            feed.trade("A", 1.01),
+            feed.trade("B", 2.01),
+            feed.trade("A", 1.02),
         ]
     )
     target = windows()
-    step(target, feed.trade("B", 1.9, source_seq=0, stream_id=9), 0)
+    step(target, feed.trade("B", 1.99, source_seq=0, stream_id=9), 0)
     done = step(target, ticks, 1)
     assert done.reason.tolist() == [0, 0, Reject.NOT_FINITE, 0, 0, 0]
     assert done.index.tolist() == [0, 1, 3, 4, 5]
     assert done.rows.tolist() == [1, 0, 1, 0, 1]
     assert done.rounds.tolist() == [0, 0, 1, 1, 2]
     assert done.seq.tolist() == [1, 2, 2, 3, 3]
-    assert done.ref.tolist() == [1.0, 2.0, 1.1, 2.1, 1.2]
-    done = step(target, feed.trade("A", 1.3), 2)
+    assert done.ref.tolist() == [1.0, 2.0, 1.01, 2.01, 1.02]
+    done = step(target, feed.trade("A", 1.03), 2)
     assert (done.rounds.tolist(), done.seq.tolist()) == ([0], [4])
 
 
@@ -125,18 +125,20 @@ def test_a_block_that_a_row_has_seen_is_skipped_and_others_are_not() -> None:
     target = windows()
     step(target, feed.trade("A", 1.0), 5)
     before = target.states[0].tobytes()
-    both = np.concatenate([feed.trade("A", 1.1), feed.trade("B", 2.0)])
+    both = np.concatenate([feed.trade("A", 1.01), feed.trade("B", 2.0)])
     done = step(target, both, 5)
     assert done.reason.tolist() == [SKIPPED, 0]
     assert target.states[0].tobytes() == before
-    assert step(target, feed.trade("A", 1.2), 6).reason.tolist() == [0]
+    assert step(target, feed.trade("A", 1.02), 6).reason.tolist() == [0]
 
 
 def test_blocks_of_one_call_are_skipped_each_by_its_own_offset() -> None:
     feed = Feed()
     target = windows()
     step(target, feed.trade("A", 1.0), 5)
-    ticks = np.concatenate([feed.trade("A", 1.1), feed.trade("B", 2.0), feed.trade("A", 1.2), feed.trade("A", 1.3)])
+    ticks = np.concatenate(
+        [feed.trade("A", 1.01), feed.trade("B", 2.0), feed.trade("A", 1.02), feed.trade("A", 1.03)]
+    )
     done = target.step(ticks, np.array([5, 5, 6, 7]))
     assert done.reason.tolist() == [SKIPPED, 0, 0, 0]
     assert done.rounds.tolist() == [0, 0, 1]

@@ -21,6 +21,7 @@ def tickloom(*arguments: str, **variables: str) -> subprocess.CompletedProcess[s
 
 def test_there_is_every_command_that_the_documentation_names() -> None:
     wanted = {"demo", "ingest", "replay", "worker", "export", "gateway", "train", "topics", "state", "version"}
+    wanted |= {"halt", "resume"}
     assert wanted <= set(COMMANDS)
 
 
@@ -54,6 +55,12 @@ def test_settings_are_shown_with_their_origin_and_without_secrets() -> None:
         (["settings"], {"TICKLOOM_PARTITIONS": "none"}, 2, "partitions"),
         (["worker"], {}, 2, "TICKLOOM_KAFKA"),
         (["state", "AIG"], {}, 2, "TICKLOOM_KAFKA"),
+        (["halt", "AIG"], {}, 2, "TICKLOOM_KAFKA"),
+        (["halt"], {}, 2, "SYMBOL"),
+        (["halt", "A B", "--kafka", "127.0.0.1:9"], {}, 1, "not 'A B'"),
+        (["resume", "AIG", "--at", "2999-01-01", "--kafka", "127.0.0.1:9"], {}, 2, "still to come"),
+        (["worker", "--kafka", "127.0.0.1:9"], {"TICKLOOM_SYMBOLS": "@/nowhere"}, 2, "/nowhere"),
+        (["worker", "--kafka", "127.0.0.1:9"], {"TICKLOOM_OUTLIER_BPS": "0"}, 2, "outlier_bps"),
         (["demo", "--day", "2013-10-07"], {}, 2, "--replay"),
         (["ingest", "binance", "--kafka", "127.0.0.1:9"], {}, 2, "--symbols"),
         (["replay", "/nowhere", "--kafka", "127.0.0.1:9"], {}, 3, "/nowhere"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from stream.errors import BadBlock, RecordError, UnknownVersion
 from stream.records import (
+    FLAG_WARMING,
     HEADER,
     MAX_BLOCK_RECORDS,
     PREDICTION,
@@ -17,6 +18,7 @@ from stream.records import (
     STAGES,
     SYMBOL_BYTES,
     TICK,
+    Mark,
     Records,
     Reject,
     TickKind,
@@ -138,8 +140,8 @@ def test_a_record_of_a_version_never_changes_its_layout(name: str) -> None:
 
 
 def test_numbers_with_a_meaning_on_the_wire_never_change() -> None:
-    assert {kind.name: kind.value for kind in TickKind} == {"TRADE": 1, "QUOTE": 2}
-    assert [reason.name for reason in sorted(Reject)][:10] == [
+    assert {kind.name: kind.value for kind in TickKind} == {"TRADE": 1, "QUOTE": 2, "HALT": 3, "RESUME": 4}
+    assert [reason.name for reason in sorted(Reject)] == [
         "NOT_FINITE",
         "NOT_POSITIVE",
         "NEGATIVE_SIZE",
@@ -150,8 +152,23 @@ def test_numbers_with_a_meaning_on_the_wire_never_change() -> None:
         "BAD_SYMBOL",
         "MISSING_SIDE",
         "TOO_MANY_SYMBOLS",
+        "OUT_OF_RANGE",
+        "OUTLIER",
+        "HALTED",
+        "UNKNOWN_SYMBOL",
+        "WRONG_PARTITION",
+        "BAD_SEQUENCE",
     ]
     assert [reason.value for reason in sorted(Reject)] == list(range(1, len(Reject) + 1))
+    assert FLAG_WARMING == 1
+    assert {mark.name: mark.value for mark in Mark} == {
+        "OUT_OF_ORDER": 2,
+        "LOCKED": 4,
+        "ZERO_SIZE": 8,
+        "CARRIED": 16,
+        "CLOCK_SKEW": 32,
+        "LEVEL_SHIFT": 64,
+    }
 
 
 def test_the_content_of_a_prediction_ends_where_its_origin_begins() -> None:
