@@ -27,6 +27,7 @@ from stream.records import (
     decode_block,
     empty_ticks,
     encode_block,
+    join_records,
 )
 
 _NOTHING: Final = np.zeros(0, REJECTED)
@@ -71,7 +72,7 @@ class Lane:
         """
         rows = [decode_state(value) for value in values]
         if rows:
-            self.windows.load(np.concatenate(rows))
+            self.windows.load(join_records(rows))
             self.windows.dirty[np.flatnonzero(np.isin(self.windows.states["symbol"], list(rewrite)))] = True
             self._warm_up()
 
@@ -85,7 +86,7 @@ class Lane:
             InvariantError: a feature or a model output is not finite.
         """
         consumed_ns = self.clock()
-        ticks = blocks[0][1] if len(blocks) == 1 else np.concatenate([block for _, block in blocks])
+        ticks = join_records([block for _, block in blocks])
         sizes = [len(block) for _, block in blocks]
         source = _Source(
             ticks,

@@ -9,7 +9,6 @@ import asyncio
 import logging
 from typing import Any, Final
 
-import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
@@ -21,7 +20,7 @@ from exporters.feed_pacer import Pacer
 from exporters.intake import Intake
 from exporters.waiting import BROKER_PATIENCE_S, Backoff, pause
 from stream.clock import Clock
-from stream.records import Records
+from stream.records import Records, join_records
 from stream.settings import Settings
 from stream.telemetry import Health
 
@@ -138,7 +137,7 @@ class Tail:
                 self._next[partition] = await self._consumer.position(partition)
             accepted = [rows for rows in accepted if len(rows)]
             if accepted:
-                await self._hand_on(accepted[0] if len(accepted) == 1 else np.concatenate(accepted), read_ns)
+                await self._hand_on(join_records(accepted), read_ns)
             self._finish_past()
 
     async def _hand_on(self, rows: Records, read_ns: int) -> None:

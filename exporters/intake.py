@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from exporters.metrics import IntakeMetrics
 from exporters.sequence import Accepted, Sequencer
 from stream.errors import RecordError
-from stream.records import PREDICTION, SYMBOL_BYTES, Records, decode_block
+from stream.records import PREDICTION, SYMBOL_BYTES, Records, decode_block, join_records
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Intake:
             blocks.append(rows)
         if not blocks:
             return np.zeros(0, PREDICTION)
-        return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+        return join_records(blocks)
 
     def _log(self, text: str, *values: object) -> None:
         self._logged += 1

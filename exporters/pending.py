@@ -3,13 +3,12 @@
 import time
 from collections.abc import Sequence
 
-import numpy as np
 from aiokafka import TopicPartition
 
 from exporters.batch import Batch
 from exporters.intake import Message
 from exporters.sequence import Accepted
-from stream.records import Records
+from stream.records import Records, join_records
 
 
 class Pending:
@@ -64,6 +63,6 @@ class Pending:
         """Return everything as a batch of ``epoch``; None when there is no row."""
         if not self._rows:
             return None
-        rows = self._rows[0] if len(self._rows) == 1 else np.concatenate(self._rows)
+        rows = join_records(self._rows)
         spans = sorted((p.partition, first, self._last_offsets[p]) for p, first in self.first_offsets.items())
         return Batch(rows, tuple(spans), epoch, frozenset(self._fresh))

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from stream.records import MAX_BLOCK_RECORDS, Records, partition_of
+from stream.records import MAX_BLOCK_RECORDS, Records, join_records, partition_of
 
 
 @dataclass
@@ -57,7 +57,7 @@ class PendingTicks:
             room -= len(head)
         queue.count -= MAX_BLOCK_RECORDS - room
         self.count -= MAX_BLOCK_RECORDS - room
-        return taken[0] if len(taken) == 1 else np.concatenate(taken)
+        return join_records(taken)
 
     def _split(self, ticks: Records) -> list[tuple[int, Records]]:
         if len(self._queues) == 1:

@@ -26,6 +26,7 @@ from stream.records import (
     empty_ticks,
     encode_block,
     encode_symbol,
+    join_records,
     partition_of,
 )
 
@@ -376,3 +377,13 @@ def test_symbols_of_every_fashion_spread_over_the_partitions(partitions: int) ->
 
 def test_a_symbol_takes_whole_words() -> None:
     assert SYMBOL_BYTES % 8 == 0
+
+
+@pytest.mark.parametrize("lengths", [[3], [1, 4, 2], [2, 0, 5]])
+def test_joined_records_are_those_of_the_parts_in_order(lengths: list[int]) -> None:
+    whole = empty_ticks(sum(lengths))
+    whole["source_seq"] = np.arange(len(whole))
+    parts = np.split(whole, np.cumsum(lengths)[:-1])
+    joined = join_records(parts)
+    assert joined.dtype == TICK
+    assert joined.tobytes() == whole.tobytes()
