@@ -244,6 +244,14 @@ class Lanes:
             logger.info("lane %d: restored %d symbols, goes on at %d", tp.partition, len(recovered.rows), start)
         return owned
 
+    async def lane_of(self, partition: int) -> Lane | None:
+        """Return the lane of a partition, or None where this worker does not have it now."""
+        owned = self.owned.get(partition)
+        mine = [tp for tp in self.app.consumer.starts if tp.partition == partition]
+        if owned is None and mine:
+            owned = await self._lane(mine[0])
+        return None if owned is None else owned.lane
+
     async def read_what_does_not_come(self) -> None:
         """Read blocks that the brokers have and that do not come. Called by a timer; safe to call at any time."""
         now_s = time.monotonic()

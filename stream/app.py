@@ -5,6 +5,7 @@ exist; here agents are attached by explicit calls (`agents/lanes.py`).
 """
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import cached_property
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import aiokafka
 import faust
 from mode.utils.queues import FlowControlEvent
+from yarl import URL
 
 from stream.consumer import StreamTransport
 from stream.errors import ServerError
@@ -155,3 +157,9 @@ def create_app(settings: Settings) -> TickloomApp:
     app.fetch_wait_ms = settings.fetch_wait_ms
     app.bootstrap = brokers
     return app
+
+
+def tell_address(app: TickloomApp, host: str, port: int) -> None:
+    """Let the other workers know where this one answers. Before it joins the group."""
+    reached_at = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104  (compared, not bound)
+    app.conf.canonical_url = URL.build(scheme="http", host=reached_at, port=port)

@@ -32,9 +32,10 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     from agents.lane import Lane, compile_kernels
     from agents.lanes import Lanes
     from agents.metrics import LaneMetrics
+    from agents.state_view import StateView
     from agents.windows import Windows
     from models.predictor import load_predictor
-    from stream.app import create_app
+    from stream.app import create_app, tell_address
     from stream.symbols import read_symbols
 
     symbols = read_symbols(settings.symbols)
@@ -73,7 +74,9 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
 
     # Not a failure to log, but not ready either.
     health.problems["lanes"] = "starting: the kernels are compiled, then the group is joined"
-    async with TelemetryServer(health, registry, figures, settings.host, settings.worker_port):
+    routes = {"/state/{symbol}": StateView(app, lanes, settings.partitions).answer}
+    async with TelemetryServer(health, registry, figures, settings.host, settings.worker_port, routes) as server:
+        tell_address(app, settings.host, server.port)
         if not await await_topics(settings, health, stop):
             return
         await asyncio.to_thread(compile_kernels, predictor)

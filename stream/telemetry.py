@@ -8,8 +8,9 @@ import asyncio
 import bisect
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Self
 
 import numpy as np
@@ -24,6 +25,8 @@ from prometheus_client.process_collector import ProcessCollector
 from stream.errors import SettingsError
 
 logger = logging.getLogger(__name__)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 # 1 us to 17 s in steps of a factor of 2**(1/8) (9 %): fine enough for p99.99, 200 cells small.
 _BUCKETS_PER_OCTAVE = 8
@@ -135,6 +138,7 @@ class TelemetryServer:
         figures: Callable[[], dict[str, Any]],
         host: str = "127.0.0.1",
         port: int = 0,
+        routes: Mapping[str, Handler] = MappingProxyType({}),
     ) -> None:
         """Make the server.
 
@@ -144,12 +148,14 @@ class TelemetryServer:
             figures: called for each ``/health`` request; its values join the answer.
             host: address to listen on.
             port: 0 picks a free one; `port` tells which, once started.
+            routes: what else answers to GET, by path.
         """
         self.health = health
         self.registry = registry
         self.figures = figures
         self.host = host
         self.port = port
+        self._routes = routes
         ProcessCollector(registry=registry)
         self._runner: web.AppRunner | None = None
 
@@ -162,6 +168,8 @@ class TelemetryServer:
         app = web.Application()
         app.router.add_get("/metrics", self._metrics)
         app.router.add_get("/health", self._health)
+        for path, handler in self._routes.items():
+            app.router.add_get(path, handler)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self.host, self.port)

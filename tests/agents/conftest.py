@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -44,8 +44,10 @@ def new_worker(broker: str, tmp_path: Path) -> NewWorker:
     """``async with new_worker("w1") as worker`` runs one, and stops it in the end."""
 
     @asynccontextmanager
-    async def run(name: str) -> AsyncIterator[Worker]:
+    async def run(name: str, before: Callable[[Worker], Awaitable[None]] | None = None) -> AsyncIterator[Worker]:
         worker = Worker(broker, tmp_path, name)
+        if before is not None:
+            await before(worker)
         await worker.app.start()
         try:
             yield worker

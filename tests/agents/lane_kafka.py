@@ -26,7 +26,7 @@ from stream.topics import PREDICTIONS, TICKS
 
 PATIENCE_S = 60.0
 Identity = tuple[bytes, int]
-NewWorker = Callable[[str], Any]
+NewWorker = Callable[..., Any]
 
 
 class Kafka:
