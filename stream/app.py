@@ -5,7 +5,10 @@ exist; here agents are attached by explicit calls (`agents/lanes.py`).
 """
 
 import asyncio
+import logging
+import os
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import cached_property
 from typing import Any
@@ -16,9 +19,11 @@ from mode.utils.queues import FlowControlEvent
 from yarl import URL
 
 from stream.consumer import StreamTransport
-from stream.errors import ServerError
+from stream.errors import InvariantError, ServerError
 from stream.settings import Settings
 from stream.topics import APP_ID, broker
+
+logger = logging.getLogger(__name__)
 
 # A block of 4,096 ticks is 426 KB; this many wait in memory for a lane at the most.
 _BUFFERED_BLOCKS = 64
@@ -26,6 +31,7 @@ _FETCH_BYTES = 4 << 20
 # A broker takes batches of 1,048,588 bytes unless told otherwise; a full block of predictions has 622,608.
 _REQUEST_BYTES = 1_000_000
 _POLL_MS = 500
+_WATCH_S = 1.0
 
 
 class StateTable(faust.Table):
@@ -77,12 +83,37 @@ class TickloomApp(faust.App):
     """A Faust application with our transport."""
 
     fetch_wait_ms: int
+    recovery_patience_s = 60.0  # a recovery that reads nothing for so long is stuck; a new start is not
     bootstrap: list[str]
 
     @cached_property
     def flow_control(self) -> _FlowControl:
         """The switch of all queues."""
         return _FlowControl()
+
+    async def on_started(self) -> None:
+        """Finish starting, which waits for the tables."""
+        self.add_future(self._end_a_stuck_recovery())
+        await super().on_started()
+
+    async def _end_a_stuck_recovery(self) -> None:
+        """End a worker whose tables do not get on: Faust would wait for ever, and say so in its log only.
+
+        It ends as by a crash, which is safe at any moment: what waits for tables would not end in another way.
+        """
+        before, since_s = -1, time.monotonic()
+        while True:
+            await asyncio.sleep(_WATCH_S)
+            is_recovering = self.consumer.assignment() and not self.consumer.starts
+            read = sum(self.tables.recovery.active_offsets.values()) if is_recovering else -1
+            if read < 0 or read != before:
+                before, since_s = read, time.monotonic()
+            elif time.monotonic() - since_s > self.recovery_patience_s:
+                logger.critical(
+                    "the tables do not get on: nothing read in %.0f s; ending", self.recovery_patience_s
+                )
+                logging.shutdown()
+                os._exit(InvariantError.exit_code)
 
     async def end_offset(self, tp: Any) -> int:
         """Return the offset that the next message of a partition will have."""

@@ -1,5 +1,10 @@
 """What was lost on the way, by the client or by the brokers, is found, or told."""
 
+import asyncio
+import os
+import sys
+from asyncio.subprocess import PIPE
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +17,7 @@ from markets import Feed
 
 from agents.state_reader import read_state
 from stream.app import StateTable
+from stream.errors import InvariantError
 from stream.records import TICK, partition_of
 from stream.topics import STATE_CHANGELOG, TICKS
 
@@ -110,3 +116,40 @@ async def test_ticks_that_the_brokers_deleted_before_they_were_applied_are_count
     async with new_worker("w1") as worker:
         await until(lambda: worker.metrics.predictions >= 1, "the tick that is left is predicted")
         assert worker.metrics.blocks["lost_to_retention"] == 2
+
+
+STUCK_WORKER = """
+import asyncio, sys
+import lane_worker
+from stream.app import TickloomApp
+from stream.consumer import StreamConsumer
+
+async def deliver_nothing(consumer, records, is_ours):
+    pass
+
+StreamConsumer._deliver = deliver_nothing
+TickloomApp.recovery_patience_s = 3.0
+asyncio.run(lane_worker.serve(*sys.argv[1:]))
+"""
+
+
+async def test_a_recovery_that_does_not_get_on_ends_the_worker(
+    kafka_io: Kafka, new_worker: NewWorker, tmp_path: Path
+) -> None:
+    # Faust would wait for ever for rows that the client has lost.
+    feed = Feed()
+    async with new_worker("w1") as worker:
+        await kafka_io.send(trades(feed, "STUCK", 5))
+        await until(lambda: worker.metrics.predictions >= 40, "all ticks are predicted")
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", STUCK_WORKER, kafka_io.bootstrap, str(tmp_path), "stuck"),
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(Path(__file__).parent)])},
+        stderr=PIPE,
+    )
+    try:
+        _, said = await asyncio.wait_for(child.communicate(), 60)
+    finally:
+        if child.returncode is None:
+            child.kill()
+    assert child.returncode == InvariantError.exit_code
+    assert b"the tables do not get on" in said
