@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from agents import features
 from agents.kernel import EMPTY_SLOT, apply_ticks, index_symbols
+from agents.periods import DEFAULT, Periods
 from agents.state import STATE
-from stream.errors import InvariantError
+from stream.errors import InvariantError, SettingsError
 from stream.records import SYMBOL_BYTES, TICK, Records, symbol_words
 
 _WORDS: Final = SYMBOL_BYTES // 8
@@ -47,15 +48,18 @@ class Windows:
         future_ns: int,
         max_symbols: int = 16_384,
         outcomes: NDArray[np.int64] | None = None,
+        periods: Periods = DEFAULT,
     ) -> None:
-        """Make room for ``max_symbols``; memory (about 8 KiB each) is only used once a symbol ticks.
+        """Make room for ``max_symbols``; memory (31 KiB each) is only used once a symbol ticks.
 
         Args:
             lateness_ns: a tick this much older than the symbol's newest is rejected as late.
             future_ns: a tick whose ``event_ns`` is this much ahead of its own ``recv_ns`` is rejected.
             max_symbols: symbols beyond this are rejected, so that garbage cannot fill the memory.
             outcomes: ``int64[256]``, ticks by outcome (see agents/validate.py), counted up in place.
+            periods: of the indicators.
         """
+        self.periods = periods
         self.lateness_ns = lateness_ns
         self.future_ns = future_ns
         self.states: Records = np.zeros(max_symbols, STATE)
@@ -68,6 +72,9 @@ class Windows:
         self._touched = np.zeros(max_symbols, np.int64)  # serial of the last call that touched the row
         self._round = np.zeros(max_symbols, np.int64)
         self._serial = 0
+        self._periods = periods.record()
+        # The features of the last tick, before they are rounded off to float32 and limited.
+        self.exact: NDArray[np.float64] = np.zeros(features.COUNT)
         self._reserve(64)
 
     def load(self, rows: Records) -> None:
@@ -75,7 +82,16 @@ class Windows:
 
         Raises:
             InvariantError: there are rows already, a symbol stands twice, or there are more than ``max_symbols``.
+            SettingsError: a row was made with other periods.
         """
+        other = np.flatnonzero(rows["periods_id"] != self._periods["id"])
+        if len(other):
+            raise SettingsError(
+                f"the state of {rows['symbol'][other[0]].decode()} and of {len(other) - 1} other symbols was made "
+                f"with other periods ({rows['periods_id'][other[0]]:016x}) than the settings have "
+                f"({self.periods.id:016x}); set the periods back, or rebuild the state by replaying the ticks into "
+                "a new application id"
+            )
         if self.count or len(rows) > len(self.states) or len(np.unique(rows["symbol"])) != len(rows):
             raise InvariantError(f"{len(rows)} state rows do not fit into {self.count} of {len(self.states)}")
         self.states[: len(rows)] = rows
@@ -116,6 +132,8 @@ class Windows:
             offsets,
             self.lateness_ns,
             self.future_ns,
+            self._periods,
+            self.exact,
             self._features,
             self._feature_words,
             self._out_int,

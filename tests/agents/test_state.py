@@ -1,12 +1,15 @@
 """A state row is its own bytes; a row that we do not know is refused, loudly."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from markets import FUTURE_NS, LATENESS_NS, random_market
 
 from agents import features
 from agents.inference import MODEL_STATE_FLOATS
-from agents.state import RECENT_ROWS, RING, STATE, STATE_VERSION, decode_state, encode_state
+from agents.periods import RING
+from agents.state import RECENT_ROWS, STATE, STATE_VERSION, decode_state, encode_state
 from agents.windows import Windows
 from stream.errors import UnknownVersion
 
@@ -17,19 +20,33 @@ LAYOUT = (
     "bid_size <f8 128, ask_size <f8 136, last_price <f8 144, last_side <f8 152, ema_12 <f8 160, ema_26 <f8 168, "
     "macd_signal <f8 176, gain <f8 184, loss <f8 192, flow <f8 200, depth <f8 208, signed_size <f8 216, "
     "size <f8 224, gap_s <f8 232, refs 64<f8 240, returns 64<f8 752, h 128<f4 1264, c 128<f4 1776, "
-    "recent 64x18<f4 2288"
+    "recent 64x80<f4 2288, periods_id <u8 22768, session_seq <u8 22776, bid_ns <i8 22784, ask_ns <i8 22792, "
+    "channel_high <f8 22800, channel_low <f8 22808, high_at <i8 22816, low_at <i8 22824, windows 4(slot <i8 0, "
+    "kept <i8 8, closed (ticks <f8 0, refs <f8 8, squares <f8 16, notional <f8 24, size <f8 32, signed_size <f8 "
+    "40, flow <f8 48, depth <f8 56, quotes <f8 64, high <f8 72, low <f8 80, start_ref <f8 88, end_ns <i8 96) "
+    "16, ring 10(ticks <f8 0, refs <f8 8, squares <f8 16, notional <f8 24, size <f8 32, signed_size <f8 40, "
+    "flow <f8 48, depth <f8 56, quotes <f8 64, high <f8 72, low <f8 80, start_ref <f8 88, end_ns <i8 96) 120) "
+    "22832, bars 2(end_ns <i8 0, prices <i8 8, open <f8 16, high <f8 24, low <f8 32, close <f8 40, volume <f8 "
+    "48, bars <i8 56, ema_fast <f8 64, ema_slow <f8 72, macd_signal <f8 80, gain <f8 88, loss <f8 96, "
+    "true_range <f8 104, features 12<f8 112, closes 64<f8 208, highs 64<f8 720, lows 64<f8 1232, returns 64<f8 "
+    "1744) 27472"
 )
 
 
-def test_a_row_of_a_version_never_changes_its_layout() -> None:
+def layout(dtype: np.dtype[Any]) -> str:
     told = []
-    for name in STATE.names or ():
-        dtype, offset = STATE.fields[name][:2]
-        shape = "x".join(str(size) for size in dtype.shape)
-        told.append(f"{name} {shape}{dtype.base.str.strip('|')} {offset}")
-    assert ", ".join(told) == LAYOUT
-    assert STATE.itemsize == 6896
-    assert STATE_VERSION == 1
+    for name in dtype.names or ():
+        field, offset = dtype.fields[name][:2]
+        shape = "x".join(str(size) for size in field.shape)
+        what = f"({layout(field.base)})" if field.base.names else field.base.str.strip("|")
+        told.append(f"{name} {shape}{what} {offset}")
+    return ", ".join(told)
+
+
+def test_a_row_of_a_version_never_changes_its_layout() -> None:
+    assert layout(STATE) == LAYOUT
+    assert STATE.itemsize == 31_984
+    assert STATE_VERSION == 2
 
 
 def test_a_row_is_whole_words_and_has_room_for_a_window_and_a_model() -> None:
@@ -50,7 +67,7 @@ def test_a_row_survives_as_bytes() -> None:
         assert decode_state(raw)["seq"][0] == row["seq"]
 
 
-@pytest.mark.parametrize("version", [0, 2, 2**64 - 1])
+@pytest.mark.parametrize("version", [0, 1, 3, 2**64 - 1])
 def test_a_row_of_another_version_is_refused(version: int) -> None:
     row = np.zeros(1, STATE)
     row["version"] = version
