@@ -131,7 +131,7 @@ class Periods:
             own[name] = _numbers(name, own[name])
         return cls(**own)
 
-    def names(self) -> dict[str, object]:
+    def plain(self) -> dict[str, object]:
         """Return every period by its name, as plain values for JSON."""
         return asdict(self)
 

@@ -75,7 +75,9 @@ class OrtPredictor:
         self.horizon_ns = card.horizon_ns
         self.warmup_ticks = card.warmup_ticks
         self._run = artifact.session.run_with_iobinding
-        self._arena = _Arena.make(card.layers, feature_row.indices(card.feature_names), card.units)
+        self._arena = _Arena.make(
+            card.layers, feature_row.indices(card.feature_names, artifact.available), card.units
+        )
         self._bindings = {size: _bind(artifact.session, self._arena.tensors(size)) for size in BATCH_SIZES}
         self.batch_sizes = self._sizes_that_agree()
         self._by_size = [self._bindings[size] for size in self.batch_sizes]
@@ -181,13 +183,13 @@ class OrtPredictor:
         return np.stack(answers)
 
 
-def load_predictor(path: Path) -> OrtPredictor:
-    """Return the model at ``path``, ready to serve.
+def load_predictor(path: Path, *, available: tuple[str, ...] = feature_row.NAMES) -> OrtPredictor:
+    """Return the model at ``path``, ready to serve on rows of the ``available`` features.
 
     Raises:
         ModelError: it must not serve; the message says why.
     """
-    return OrtPredictor(load(path))
+    return OrtPredictor(load(path, available))
 
 
 def _bind(session: ort.InferenceSession, tensors: dict[str, Floats]) -> Any:
