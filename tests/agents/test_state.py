@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from markets import FUTURE_NS, LATENESS_NS, random_market
+from markets import FUTURE_NS, LATENESS_NS, Feed, random_market
 
 from agents import features
 from agents.inference import MODEL_STATE_FLOATS
-from agents.periods import RING
+from agents.periods import RING, Periods
 from agents.state import RECENT_ROWS, STATE, STATE_VERSION, decode_state, encode_state
+from agents.state_reader import describe_state
 from agents.windows import Windows
 from stream.errors import UnknownVersion
 
@@ -65,6 +66,20 @@ def test_a_row_survives_as_bytes() -> None:
         assert len(raw) == STATE.itemsize
         assert decode_state(raw).tobytes() == raw
         assert decode_state(raw)["seq"][0] == row["seq"]
+
+
+def test_a_row_is_told_with_the_names_of_its_own_periods_only() -> None:
+    windows = Windows(LATENESS_NS, FUTURE_NS, 8, periods=Periods(tick_rsi=21, bars_s=(5.0, 60.0)))
+    feed = Feed()
+    windows.step(np.concatenate([feed.trade("X", 10.0, 2.0), feed.trade("X", 11.0, 3.0)]), np.zeros(2, np.int64))
+    told = describe_state(windows.states[:1], windows.periods)
+    assert told["features"]["rsi_21"] == 100.0
+    bar = {"open": 10.0, "high": 11.0, "low": 10.0, "close": 11.0, "volume": 5.0, "bars": 0}
+    assert told["bar_5s"] == told["bar_60s"] == bar
+    other = describe_state(windows.states[:1])
+    assert list(other["features"]) == [str(place) for place in range(80)]
+    assert other["bar_0"] == bar
+    assert told["periods_id"] == other["periods_id"] == f"{windows.periods.id:016x}"
 
 
 @pytest.mark.parametrize("version", [0, 1, 3, 2**64 - 1])
