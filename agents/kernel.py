@@ -9,8 +9,9 @@ from typing import Any, Final
 import numpy as np
 from numba import uint64
 
-from agents.checks import check_tick, count_marks, judge, makes_a_row, take_note
-from agents.indicators import update
+from agents.checks import check_tick, count_marks, makes_a_row
+from agents.indicators import pass_over, update
+from agents.sessions import judge_in_session
 from agents.state import NO_STREAM, RECENT_ROWS, STATE_VERSION
 from agents.symbol_table import EMPTY_SLOT, Home, check_symbol, find_slot_inlined
 from agents.validate import SKIPPED, Limits
@@ -37,6 +38,8 @@ def apply_ticks(
     offsets: Any,
     limit_values: Any,
     home_values: Any,
+    periods: Any,
+    values: Any,
     out: Any,
     out_words: Any,
     out_int: Any,
@@ -63,7 +66,7 @@ def apply_ticks(
             count += 1
             slots[slot] = row
             keys[row, 0], keys[row, 1], keys[row, 2] = words[index, 0], words[index, 1], words[index, 2]
-            _start(states[row], tick)
+            _start(states[row], tick, periods[0].id)
         state = states[row]
         is_first = touched[row] != serial
         if is_first or state.offset != offsets[index]:  # the symbol's first tick of this block
@@ -75,20 +78,18 @@ def apply_ticks(
             touched[row], dirty[row] = serial, True
             if is_first:
                 rounds[row] = 0
-        reason, marks = judge(tick, state, limits)
+        reason, marks = judge_in_session(tick, state, limits, periods[0].session_gap_ns)
         reasons[index] = reason
         outcomes[reason] += 1
         if reason != 0:
-            take_note(reason, tick, state)
+            pass_over(reason, tick, state)
             continue
         count_marks(marks, state)
-        update(tick, state, out[accepted])
-        finite &= _limit(out[accepted])
+        update(tick, state, periods[0], values)
+        finite &= _round_off(values, out[accepted])
         state.recent[int(state.seq % uint64(RECENT_ROWS))] = out[accepted]
         state.seq += uint64(1)
-        out_int[0, accepted] = row
-        out_int[1, accepted] = rounds[row]
-        out_int[2, accepted] = index
+        out_int[0, accepted], out_int[1, accepted], out_int[2, accepted] = row, rounds[row], index
         out_seq[0, accepted] = state.seq
         out_seq[1, accepted] = _fnv1a(out_words[accepted])
         out_ref[accepted] = state.ref
@@ -110,20 +111,28 @@ def _check_first(tick: Any, words: Any, states: Any, count: int, limits: Any, ho
 
 
 @compiled
-def _start(state: Any, tick: Any) -> None:
+def _start(state: Any, tick: Any, periods_id: Any) -> None:
     state.version = STATE_VERSION
+    state.periods_id = periods_id
     state.symbol = tick.symbol
     state.offset = -1
     state.stream_id = NO_STREAM
 
 
 @inlined
-def _limit(out: Any) -> Any:
-    """Limit the features; return whether they are finite. A NaN stays, to be seen."""
+def _round_off(values: Any, out: Any) -> Any:
+    """Write the features as float32, limited; return whether they are finite. A NaN stays, to be seen."""
+    wild = False
     for feature in range(len(out)):
-        if abs(out[feature]) > _FEATURE_LIMIT:
-            out[feature] = np.copysign(_FEATURE_LIMIT, out[feature])
-    return np.isfinite(out.sum())
+        wild |= not abs(values[feature]) <= _FEATURE_LIMIT
+        out[feature] = values[feature]
+    finite = True
+    if wild:
+        for feature in range(len(out)):
+            finite &= not np.isnan(values[feature])
+            if abs(values[feature]) > _FEATURE_LIMIT:
+                out[feature] = np.copysign(_FEATURE_LIMIT, values[feature])
+    return finite
 
 
 @inlined

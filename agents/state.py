@@ -10,15 +10,66 @@ import numpy as np
 
 from agents import features
 from agents.inference import MODEL_STATE_FLOATS
+from agents.periods import BARS, BUCKETS, RING, WINDOWS
 from stream.errors import UnknownVersion
 from stream.records import SYMBOL_BYTES, Records
 
 STATE_VERSION: Final = 2
-RING: Final = 64  # the longest count window, in ticks; a power of two
 REASONS: Final = 32  # numbers of `Reject`, with room for more
 MARK_BITS: Final = 8  # bits of `Mark`, likewise
 RECENT_ROWS: Final = 64  # feature rows kept to warm a newly promoted model up
 NO_STREAM: Final = 1 << 32  # no tick can have it
+
+# What is added up over a part of a window by event time. An empty one has high = -inf and low = inf.
+BUCKET: Final = np.dtype(
+    [
+        ("ticks", "<f8"),
+        ("refs", "<f8"),  # sum of reference prices
+        ("squares", "<f8"),  # sum of squared one-tick log returns, in bps
+        ("notional", "<f8"),  # sum of price x size of trades
+        ("size", "<f8"),
+        ("signed_size", "<f8"),
+        ("flow", "<f8"),  # sum of Cont's order-flow e_n
+        ("depth", "<f8"),
+        ("quotes", "<f8"),
+        ("high", "<f8"),  # of refs
+        ("low", "<f8"),
+        ("start_ref", "<f8"),  # the ref that stood when it began
+        ("end_ns", "<i8"),  # there are only buckets that have ticks: the one before may have ended long ago
+    ]
+)
+WINDOW: Final = np.dtype(
+    [
+        ("slot", "<i8"),  # of the open bucket in the ring
+        ("kept", "<i8"),  # buckets before it that may still be of the window
+        ("closed", BUCKET),  # all others, merged anew whenever one closes
+        ("ring", BUCKET, (BUCKETS,)),
+    ]
+)
+BAR: Final = np.dtype(
+    [
+        ("end_ns", "<i8"),  # of the open bar
+        ("prices", "<i8"),  # in the open bar
+        ("open", "<f8"),
+        ("high", "<f8"),
+        ("low", "<f8"),
+        ("close", "<f8"),
+        ("volume", "<f8"),
+        # Indicators as of the last closed bar.
+        ("bars", "<i8"),  # closed in this session
+        ("ema_fast", "<f8"),
+        ("ema_slow", "<f8"),
+        ("macd_signal", "<f8"),
+        ("gain", "<f8"),
+        ("loss", "<f8"),
+        ("true_range", "<f8"),
+        ("features", "<f8", (features.BAR_FEATURES,)),
+        ("closes", "<f8", (RING,)),  # at bars % RING, as the others
+        ("highs", "<f8", (RING,)),
+        ("lows", "<f8", (RING,)),
+        ("returns", "<f8", (RING,)),  # log returns of closes in bps; 0 for the first bar
+    ]
+)
 
 STATE: Final = np.dtype(
     [
@@ -64,11 +115,22 @@ STATE: Final = np.dtype(
         ("signed_size", "<f8"),
         ("size", "<f8"),
         ("gap_s", "<f8"),  # EMA of the seconds between ticks
-        ("refs", "<f8", (RING,)),  # reference prices, at seq % RING
+        ("refs", "<f8", (RING,)),  # reference prices, at (seq - session_seq) % RING
         ("returns", "<f8", (RING,)),  # one-tick log returns in bps, likewise; 0 for the first tick
         ("h", "<f4", (MODEL_STATE_FLOATS,)),
         ("c", "<f4", (MODEL_STATE_FLOATS,)),
         ("recent", "<f4", (RECENT_ROWS, features.COUNT)),  # feature rows, at seq % RECENT_ROWS
+        # Since version 2.
+        ("periods_id", "<u8"),  # of the periods that everything here was made with
+        ("session_seq", "<u8"),  # seq when the session began: windows hold what came after it
+        ("bid_ns", "<i8"),  # when a quote last told the side; 0 for never
+        ("ask_ns", "<i8"),
+        ("channel_high", "<f8"),  # of the last refs
+        ("channel_low", "<f8"),
+        ("high_at", "<i8"),  # seq - session_seq of the newest ref that high
+        ("low_at", "<i8"),
+        ("windows", WINDOW, (WINDOWS,)),
+        ("bars", BAR, (BARS,)),
     ]
 )
 

@@ -8,12 +8,14 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from agents import features
 from agents.checkpoint import is_newer
+from agents.periods import DEFAULT, Periods
 from agents.state import STATE, decode_state
 from agents.validate import MARKS, OUTCOMES
 from stream.records import TICK, Records, encode_symbol, partition_of
 from stream.topics import STATE_CHANGELOG
 
 _POLL_MS = 500
+_BAR = ("open", "high", "low", "close", "volume", "bars")
 
 
 async def read_state(bootstrap: str, symbol: str) -> Records | None:
@@ -58,9 +60,13 @@ async def _count_partitions(bootstrap: str) -> int:
     return len(topics.get(STATE_CHANGELOG, ()))
 
 
-def describe_state(row: Records) -> dict[str, Any]:
-    """Return a ``STATE[1]`` row as plain values: its scalars, whether it is halted (from ``halt_ns`` on, after the
-    last resume), the ticks rejected by reason and accepted by mark, and the features of its last tick by name."""
+def describe_state(row: Records, periods: Periods = DEFAULT) -> dict[str, Any]:
+    """Return a ``STATE[1]`` row as plain values.
+
+    Its scalars, whether it is halted (from ``halt_ns`` on, after the last resume), the ticks rejected by reason and
+    accepted by mark, its open bars, and the features of its last tick. Features and bars have their names where the
+    row was made with these ``periods``, else their places.
+    """
     state = row[0]
     described: dict[str, Any] = {}
     for name in STATE.names or ():
@@ -75,5 +81,11 @@ def describe_state(row: Records) -> dict[str, Any]:
     described["rejects"] = {OUTCOMES[code]: count for code, count in enumerate(rejects) if count}
     described["marks"] = {MARKS[1 << bit]: count for bit, count in enumerate(marks) if count}
     last = state["recent"][int(max(described["seq"] - 1, 0)) % len(state["recent"])]
-    described["features"] = {name: float(value) for name, value in zip(features.NAMES, last, strict=True)}
+    same = described["periods_id"] == periods.id
+    names = features.names(periods) if same else [str(place) for place in range(features.COUNT)]
+    described["periods_id"] = f"{described['periods_id']:016x}"
+    for place, bar in enumerate(state["bars"]):
+        length = f"{periods.bars_s[place]:g}s" if same else str(place)
+        described[f"bar_{length}"] = {name: bar[name].item() for name in _BAR if bar["prices"]}
+    described["features"] = {name: float(value) for name, value in zip(names, last, strict=True)}
     return described

@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 
 from agents.lanes import Lanes
+from agents.periods import DEFAULT, Periods
 from agents.state_reader import describe_state
 from stream.app import TickloomApp
 from stream.errors import RecordError
@@ -25,10 +26,11 @@ _PASSED_ON: Final = "Tickloom-Passed-On"
 class StateView:
     """Answers for the states of symbols."""
 
-    def __init__(self, app: TickloomApp, lanes: Lanes, partitions: int) -> None:
+    def __init__(self, app: TickloomApp, lanes: Lanes, partitions: int, periods: Periods = DEFAULT) -> None:
         self._app = app
         self._lanes = lanes
         self._partitions = partitions
+        self._periods = periods
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         """Answer one request: 200 with the row, 400 no symbol, 404 it never ticked, 503 nobody has its lane now."""
@@ -43,7 +45,8 @@ class StateView:
             row = owned.windows.row_of(symbol)
             if row is None:
                 return _json(404, {"error": f"{name} has not ticked; it would live in partition {partition}"})
-            return _json(200, {"partition": partition, **describe_state(owned.windows.states[row : row + 1])})
+            state = describe_state(owned.windows.states[row : row + 1], self._periods)
+            return _json(200, {"partition": partition, **state})
         owner = self._owner(partition)
         if owner is None or _PASSED_ON in request.headers:
             why = f"no worker has partition {partition} at this moment (a rebalance, or too few workers): try again"

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from agents import features
 from agents.kernel import apply_ticks
+from agents.periods import DEFAULT, Periods
 from agents.state import STATE
 from agents.symbol_table import EMPTY_SLOT, empty_slots, find_slot, home_of, index_symbols
 from agents.validate import OUTLIER_BPS, OUTLIER_SCALE, Limits
-from stream.errors import InvariantError
+from stream.errors import InvariantError, SettingsError
 from stream.records import SYMBOL_BYTES, TICK, Records, symbol_words
 
 _WORDS: Final = SYMBOL_BYTES // 8
@@ -56,8 +57,9 @@ class Windows:
         partition: int = 0,
         partitions: int = 1,
         symbols: NDArray[np.bytes_] | None = None,
+        periods: Periods = DEFAULT,
     ) -> None:
-        """Make room for ``max_symbols``; memory (about 8 KiB each) is only used once a symbol ticks.
+        """Make room for ``max_symbols``; memory (31 KiB each) is only used once a symbol ticks.
 
         Args:
             lateness_ns: a tick this much older than the symbol's newest is rejected as late.
@@ -69,7 +71,9 @@ class Windows:
             partition: whose symbols these are.
             partitions: of the topic; symbols of the others are rejected. With 1 there are no others.
             symbols: ``S24[K]``, the only ones that are not rejected; None for any.
+            periods: of the indicators.
         """
+        self.periods = periods
         self._limits = Limits(lateness_ns, future_ns, float(outlier_bps), float(outlier_scale))
         self.states: Records = np.zeros(max_symbols, STATE)
         self.count = 0
@@ -82,6 +86,9 @@ class Windows:
         self._touched = np.zeros(max_symbols, np.int64)  # serial of the last call that touched the row
         self._round = np.zeros(max_symbols, np.int64)
         self._serial = 0
+        self._periods = periods.record()
+        # The features of the last tick, before they are rounded off to float32 and limited.
+        self.exact: NDArray[np.float64] = np.zeros(features.COUNT)
         self._reserve(64)
 
     def load(self, rows: Records) -> None:
@@ -89,7 +96,16 @@ class Windows:
 
         Raises:
             InvariantError: there are rows already, a symbol stands twice, or there are more than ``max_symbols``.
+            SettingsError: a row was made with other periods.
         """
+        other = np.flatnonzero(rows["periods_id"] != self._periods["id"])
+        if len(other):
+            raise SettingsError(
+                f"the state of {rows['symbol'][other[0]].decode()} and of {len(other) - 1} other symbols was made "
+                f"with other periods ({rows['periods_id'][other[0]]:016x}) than the settings have "
+                f"({self.periods.id:016x}); set the periods back, or rebuild the state by replaying the ticks into "
+                "a new application id"
+            )
         if self.count or len(rows) > len(self.states) or len(np.unique(rows["symbol"])) != len(rows):
             raise InvariantError(f"{len(rows)} state rows do not fit into {self.count} of {len(self.states)}")
         self.states[: len(rows)] = rows
@@ -130,6 +146,8 @@ class Windows:
             offsets,
             tuple(self._limits),
             tuple(self._home),
+            self._periods,
+            self.exact,
             self._features,
             self._feature_words,
             self._out_int,

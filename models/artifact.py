@@ -46,6 +46,7 @@ class Artifact:
     card: ModelCard
     graph: Graph
     session: ort.InferenceSession
+    available: tuple[str, ...] = features.NAMES  # the features in a row, in their order
 
 
 def manifest_path(path: Path) -> Path:
@@ -70,8 +71,12 @@ def write_manifest(path: Path, card: ModelCard) -> None:
     manifest_path(path).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")
 
 
-def load(path: Path) -> Artifact:
+def load(path: Path, available: tuple[str, ...] = features.NAMES) -> Artifact:
     """Return the model at ``path``, checked from the bytes of the file to its answers.
+
+    Args:
+        path: of the model file.
+        available: the features that the engine computes, in their order: their names follow the periods.
 
     Raises:
         ModelError: it must not serve; the message says why.
@@ -94,13 +99,13 @@ def load(path: Path) -> Artifact:
                 f"the metadata is of other weights: it says {card.weights_sha256[:16]}, "
                 f"the tensors are {graph.weights_sha256[:16]}"
             )
-        _check_features(card)
+        _check_features(card, available)
         _check_signature(session, card)
         _check_golden(session, card)
     except ModelError as error:
         raise ModelError(f"model {path}: {error}") from None
     logger.info("model %s: %s version %d, id %016x", path, card.name, card.version, card.model_id)
-    return Artifact(path, sha256, card, graph, session)
+    return Artifact(path, sha256, card, graph, session, available)
 
 
 def open_session(model: bytes) -> ort.InferenceSession:
@@ -156,11 +161,11 @@ def _read_verified(path: Path) -> tuple[bytes, str]:
     return model, sha256
 
 
-def _check_features(card: ModelCard) -> None:
-    unknown = [name for name in card.feature_names if name not in features.NAMES]
+def _check_features(card: ModelCard, available: tuple[str, ...]) -> None:
+    unknown = [name for name in card.feature_names if name not in available]
     if unknown:
         raise ModelError(
-            f"it wants features that we do not have: {', '.join(unknown)}; we have {', '.join(features.NAMES)}"
+            f"it wants features that we do not have: {', '.join(unknown)}; we have {', '.join(available)}"
         )
     if card.layers * card.units > MODEL_STATE_FLOATS:
         raise ModelError(

@@ -34,18 +34,22 @@ Integers = NDArray[np.int64]
 class CompiledPredictor:
     """A `Predictor` (agents/inference.py) of one LSTM step. Not for use by two threads at once."""
 
-    def __init__(self, card: ModelCard, weights: StepWeights) -> None:
+    def __init__(
+        self, card: ModelCard, weights: StepWeights, available: tuple[str, ...] = feature_row.NAMES
+    ) -> None:
         """Lay the weights out for the kernel.
 
         Args:
             card: of the model.
             weights: of a model with the card's features, layers and units.
+            available: the features in a row, in their order.
         """
         self.card = card
         self.model_id = card.model_id
         self.horizon_ns = card.horizon_ns
         self.warmup_ticks = card.warmup_ticks
-        self._weights, self._scratch, self._layout = _lay_out(weights, feature_row.indices(card.feature_names))
+        self._columns = feature_row.indices(card.feature_names, available)
+        self._weights, self._scratch, self._layout = _lay_out(weights, self._columns)
 
     @classmethod
     def build(cls, artifact: Artifact) -> "CompiledPredictor":
@@ -55,7 +59,8 @@ class CompiledPredictor:
             ModelError: its graph is not of the form that can be compiled.
         """
         card = artifact.card
-        return cls(card, read_step(artifact.graph, len(card.feature_names), card.layers, card.units))
+        weights = read_step(artifact.graph, len(card.feature_names), card.layers, card.units)
+        return cls(card, weights, artifact.available)
 
     def run(self, features: Floats, rows: Integers, rounds: Integers, h: Floats, c: Floats, out: Floats) -> None:
         """Take one step for each feature row: see `agents.inference.Predictor.run`.
@@ -93,7 +98,7 @@ class CompiledPredictor:
         worst = 0.0
         for x in steps:
             probabilities, expected, h, c = artifact.session.run(list(OUTPUTS), {"x": x, "h": h, "c": c})
-            features[:, feature_row.indices(card.feature_names)] = x
+            features[:, self._columns] = x
             try:
                 self.run(features, rows, rounds, mine[0], mine[1], out)
             except InvariantError as error:

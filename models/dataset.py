@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents import features
+from agents.history import ANY_FUTURE_NS, roll
+from agents.periods import DEFAULT, Periods
 from agents.windows import Windows
-from stream.records import TICK, Records
+from stream.records import Records
 
-_CALL_TICKS: Final = 65_536  # results do not depend on it
-_FOREVER_NS: Final = 1 << 62  # a recording has no clock that its ticks could be ahead of
 _BPS: Final = 1e4
 
 Integers = NDArray[np.int64]
@@ -55,19 +55,19 @@ class Streams:
     weight: NDArray[np.float32]  # [S, T] 1 where the label counts, else 0
 
 
-def history(ticks: Records | Iterable[Records], lateness_ns: int) -> HistoryRows:
+def history(ticks: Records | Iterable[Records], lateness_ns: int, periods: Periods = DEFAULT) -> HistoryRows:
     """Run the engine's kernel over a recording.
 
     Args:
         ticks: ``TICK[N]`` in order of arrival, whole or in chunks of any size.
         lateness_ns: as the engine that will serve has it.
+        periods: likewise.
     """
-    windows = Windows(lateness_ns, future_ns=_FOREVER_NS)
+    windows = Windows(lateness_ns, ANY_FUTURE_NS, periods=periods)
     digest = hashlib.sha256()
     rows, symbol_rows, events, refs = [], [], [], []
-    for call, chunk in enumerate(_chunks(ticks)):
+    for chunk, step in roll(ticks, windows):
         digest.update(chunk.tobytes())
-        step = windows.step(chunk, np.full(len(chunk), call, np.int64))
         rows.append(step.features.copy())
         symbol_rows.append(step.rows.copy())
         refs.append(step.ref.copy())
@@ -170,13 +170,3 @@ def _never_falling(event_ns: Integers, symbol_row: Integers) -> Integers:
     for where in by_symbol(symbol_row):
         newest[where] = np.maximum.accumulate(event_ns[where])
     return newest
-
-
-def _chunks(ticks: Records | Iterable[Records]) -> Iterator[Records]:
-    if isinstance(ticks, np.ndarray):
-        ticks = (ticks,)
-    for chunk in ticks:
-        if chunk.dtype != TICK:
-            raise TypeError(f"history is made of TICK records, not of {chunk.dtype}")
-        for start in range(0, len(chunk), _CALL_TICKS):
-            yield chunk[start : start + _CALL_TICKS]

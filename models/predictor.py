@@ -77,7 +77,9 @@ class OrtPredictor:
         self.horizon_ns = card.horizon_ns
         self.warmup_ticks = card.warmup_ticks
         self._run = artifact.session.run_with_iobinding
-        self._arena = _Arena.make(card.layers, feature_row.indices(card.feature_names), card.units)
+        self._arena = _Arena.make(
+            card.layers, feature_row.indices(card.feature_names, artifact.available), card.units
+        )
         self._bindings = {size: _bind(artifact.session, self._arena.tensors(size)) for size in BATCH_SIZES}
         self.batch_sizes = self._sizes_that_agree()
         self._by_size = [self._bindings[size] for size in self.batch_sizes]
@@ -170,9 +172,12 @@ class OrtPredictor:
 
 
 def load_predictor(
-    path: Path, engine: Literal["auto", "compiled", "onnxruntime"] = "auto"
+    path: Path,
+    engine: Literal["auto", "compiled", "onnxruntime"] = "auto",
+    *,
+    available: tuple[str, ...] = feature_row.NAMES,
 ) -> "CompiledPredictor | OrtPredictor":
-    """Return the model at ``path``, ready to serve.
+    """Return the model at ``path``, ready to serve on rows of the ``available`` features.
 
     Args:
         path: of the model file.
@@ -182,7 +187,7 @@ def load_predictor(
     Raises:
         ModelError: it must not serve, or not so; the message says why.
     """
-    artifact = load(path)
+    artifact = load(path, available)
     if engine == "onnxruntime":
         return OrtPredictor(artifact)
     try:

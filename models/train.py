@@ -20,6 +20,7 @@ from rich.table import Table
 
 from agents import features
 from agents.inference import MODEL_STATE_FLOATS, Predictor
+from agents.periods import DEFAULT, Periods
 from models import lstm
 from models.artifact import load
 from models.card import CLASSES, Golden, ModelCard
@@ -45,6 +46,7 @@ class TrainSettings:
     version: int = 1
     seed: int = 7
     feature_names: tuple[str, ...] = features.NAMES
+    periods: Periods = DEFAULT  # of the features, as the engine that will serve has them
     horizon_s: float = 10.0
     dead_band_bps: float = 1.0
     clip_bps: float = 50.0
@@ -80,7 +82,7 @@ class TrainSettings:
                 f"shares of {self.validation_share} and {self.held_out_share} for validation and the held-out "
                 "span; right would be both above 0 and at least 0.1 left to train on"
             )
-        features.indices(self.feature_names)
+        features.indices(self.feature_names, features.names(self.periods))
 
 
 @dataclass(frozen=True)
@@ -147,10 +149,12 @@ def train(
     started_s = time.monotonic()
     settings.check()
     lstm.start_tensorflow()
-    rows = history(ticks, int(settings.lateness_s * NS_PER_S))
+    available = features.names(settings.periods)
+    rows = history(ticks, int(settings.lateness_s * NS_PER_S), settings.periods)
     labels = label(rows, int(settings.horizon_s * NS_PER_S), settings.dead_band_bps, settings.clip_bps)
     spans = split_spans(rows, labels, settings)
-    wanted = dataclasses.replace(rows, features=rows.features[:, features.indices(settings.feature_names)])
+    columns = features.indices(settings.feature_names, available)
+    wanted = dataclasses.replace(rows, features=rows.features[:, columns])
     scaler = lstm.Scaler.fit(wanted.features[spans.train])
     models = lstm.build(scaler, settings.layers, settings.units, settings.seed)
     losses = _fit(models, wanted, labels, spans, settings, console)
@@ -161,10 +165,10 @@ def train(
     card = with_golden(card, graph, longest)
     write_model(out, graph, card)
     # Judged as it will serve: the file itself, through the loader and the predictor, one step at a time.
-    predictor = load_predictor(out)
+    predictor = load_predictor(out, available=available)
     card = _judge(card, predictor, rows, labels, spans)
     write_model(out, graph, card)
-    load(out)
+    load(out, available)
     return Report(out, card, losses, parity, time.monotonic() - started_s)
 
 

@@ -158,6 +158,9 @@ def replay(
     day: Annotated[str | None, typer.Option(help="Only this day, YYYY-MM-DD.")] = None,
     speed: SpeedFlag = "1",
     run: Annotated[str, typer.Option(help="Another name sends the same ticks once more, as another stream.")] = "",
+    features: Annotated[
+        Path | None, typer.Option(help="Send nothing: compute the features, without Kafka, into this Parquet file.")
+    ] = None,
     kafka: KafkaFlag = None,
     port: PortFlag = None,
 ) -> None:
@@ -165,6 +168,11 @@ def replay(
     from stream import compose
 
     settings = _load(kafka=kafka, source_port=port).settings
+    if features is not None:
+        if (speed, run, kafka, port) != ("1", "", None, None):
+            raise SettingsError("--features sends nothing: --speed, --run, --kafka and --port do not go with it")
+        typer.echo(json.dumps(compose.write_features(settings, paths, day, features)))
+        return
     _run(lambda stop: compose.run_replay(settings, stop, paths, day, speed, run))
 
 
@@ -231,9 +239,11 @@ def train(
     """Train an LSTM on the engine's own features, export it to ONNX, check it, and write it (the `train` extra)."""
     from stream import compose
 
-    _load()
+    settings = _load().settings
     chosen = {"seed": seed, "horizon_s": horizon_s, "dead_band_bps": dead_band_bps}
-    compose.train_model(replay, day, seconds, out, as_json, **chosen, layers=layers, units=units, epochs=epochs)
+    compose.train_model(
+        settings, replay, day, seconds, out, as_json, **chosen, layers=layers, units=units, epochs=epochs
+    )
 
 
 @cli.command(epilog="Example: tickloom topics --kafka localhost:9092")
@@ -290,6 +300,21 @@ def _control(kind: str, symbols: list[str], at: datetime | None, kafka: str | No
     asyncio.run(control.publish_control(settings, ticks))
     since = ticks["event_ns"][0].astype("datetime64[ns]")
     typer.echo(f"{kind.lower()} of {', '.join(symbols)} since {since} UTC")
+
+
+@cli.command("features", epilog="Example: TICKLOOM_TICK_RSI=21 tickloom features")
+def show_features(as_json: JsonFlag = False) -> None:
+    """Show every feature of a tick in its place, with its unit and formula, for the periods of the settings."""
+    from agents import features
+    from agents.periods import Periods
+    from stream import inspection
+
+    catalogue = features.catalogue(Periods.of(_load().settings))
+    rows = [
+        {"place": place, "feature": each.name, "unit": each.unit, "formula": each.formula}
+        for place, each in enumerate(catalogue)
+    ]
+    _print(rows, as_json, lambda: inspection.table("Features", rows))
 
 
 @cli.command("settings", epilog="Example: TICKLOOM_PARTITIONS=8 tickloom settings")

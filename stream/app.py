@@ -101,12 +101,13 @@ class TickloomApp(faust.App):
 
         It ends as by a crash, which is safe at any moment: what waits for tables would not end in another way.
         """
-        before, since_s = -1, time.monotonic()
+        before: int | None = None
+        since_s = time.monotonic()
         while True:
             await asyncio.sleep(_WATCH_S)
             is_recovering = self.consumer.assignment() and not self.consumer.starts
-            read = sum(self.tables.recovery.active_offsets.values()) if is_recovering else -1
-            if read < 0 or read != before:
+            read = sum(self.tables.recovery.active_offsets.values()) if is_recovering else None
+            if read is None or read != before:
                 before, since_s = read, time.monotonic()
             elif time.monotonic() - since_s > self.recovery_patience_s:
                 logger.critical(

@@ -29,9 +29,11 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         ModelError: the model must not serve.
         TickloomError: whatever stopped the lanes.
     """
+    from agents import features
     from agents.lane import Lane, compile_kernels
     from agents.lanes import Lanes
     from agents.metrics import LaneMetrics
+    from agents.periods import Periods
     from agents.state_view import StateView
     from agents.windows import Windows
     from models.predictor import load_predictor
@@ -39,7 +41,8 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     from stream.symbols import read_symbols
 
     symbols = read_symbols(settings.symbols)
-    predictor = load_predictor(settings.model, settings.predictor)
+    periods = Periods.of(settings)
+    predictor = load_predictor(settings.model, settings.predictor, available=features.names(periods))
     health = Health(f"worker {settings.worker_name}")
     registry = CollectorRegistry()
     metrics = LaneMetrics(registry)
@@ -55,6 +58,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
             partition=partition,
             partitions=settings.partitions,
             symbols=symbols,
+            periods=periods,
         )
         return Lane(partition, windows, predictor)
 
@@ -74,7 +78,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
 
     # Not a failure to log, but not ready either.
     health.problems["lanes"] = "starting: the kernels are compiled, then the group is joined"
-    routes = {"/state/{symbol}": StateView(app, lanes, settings.partitions).answer}
+    routes = {"/state/{symbol}": StateView(app, lanes, settings.partitions, periods).answer}
     async with TelemetryServer(health, registry, figures, settings.host, settings.worker_port, routes) as server:
         tell_address(app, settings.host, server.port)
         if not await await_topics(settings, health, stop):
@@ -144,6 +148,30 @@ async def run_replay(
     await run_replay(settings, broker(settings), replay, stop, speed=factor, port=settings.source_port)
 
 
+def write_features(settings: Settings, paths: list[Path], day: str | None, out: Path) -> dict[str, int]:
+    """Compute the features of historical ticks, without Kafka, into a Parquet file; return the ticks by outcome.
+
+    Raises:
+        SettingsError: the day or a period is not one.
+        SourceError: the files cannot be read.
+        SinkUnavailable: the file cannot be written.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from agents.history import ANY_FUTURE_NS, write_features
+    from agents.periods import Periods
+    from agents.windows import Windows
+    from stream.sources.replay import Replay
+
+    replay = Replay(paths, _day(day))
+    windows = Windows(int(settings.lateness_s * NS_PER_S), ANY_FUTURE_NS, periods=Periods.of(settings))
+    origin = {"paths": [str(path) for path in paths], "day": day, "lateness_s": settings.lateness_s}
+    with Progress(console=Console(stderr=True)) as progress:
+        task = progress.add_task("ticks", total=replay.total)
+        return write_features(replay.days(), windows, out, origin, lambda done: progress.advance(task, done))
+
+
 async def run_exchange(
     settings: Settings, stop: asyncio.Event, venue: str, symbols: list[str], url: str | None
 ) -> None:
@@ -176,11 +204,18 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
 
 
 def train_model(
-    replay: Path | None, day: str | None, seconds: float, out: Path, as_json: bool, **chosen: Any
+    settings: Settings,
+    replay: Path | None,
+    day: str | None,
+    seconds: float,
+    out: Path,
+    as_json: bool,
+    **chosen: Any,
 ) -> None:
     """Train, export, check and write a model; print what came of it.
 
     Args:
+        settings: whose periods the features have.
         replay: recorded ticks to train on; else simulated markets.
         day: of the replay.
         seconds: of simulated time.
@@ -194,12 +229,16 @@ def train_model(
     """
     from rich.console import Console
 
+    from agents import features
+    from agents.periods import Periods
     from models.simulated import simulated_markets
     from models.train import TrainSettings, train
     from stream.sources.replay import Replay
 
     console = Console(stderr=as_json)
     ticks = simulated_markets(chosen["seed"], seconds) if replay is None else Replay([replay], _day(day)).days()
+    periods = Periods.of(settings)
+    chosen |= {"periods": periods, "feature_names": features.names(periods)}
     report = train(ticks, TrainSettings(**chosen), out, console)
     if as_json:
         metrics = {"model": str(report.path), "id": f"{report.card.model_id:016x}", **report.card.metrics}

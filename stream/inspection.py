@@ -8,6 +8,7 @@ from typing import Any
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from rich.table import Table
 
+from agents.periods import Periods
 from agents.state_reader import describe_state, read_state
 from stream.settings import Settings
 from stream.topics import broker, create_topics, topic_specs
@@ -47,7 +48,7 @@ async def topics(settings: Settings) -> list[dict[str, Any]]:
 async def state(settings: Settings, symbol: str) -> dict[str, Any] | None:
     """Return the checkpointed state of a symbol as plain values, or None."""
     row = await read_state(broker(settings), symbol)
-    return None if row is None else describe_state(row)
+    return None if row is None else describe_state(row, Periods.of(settings))
 
 
 def versions() -> dict[str, str]:

@@ -81,6 +81,32 @@ class Settings(BaseModel):
         None, min_length=1, description="the only symbols to accept: A,B,C or @FILE with one a line; none is any"
     )
 
+    # Indicators; `agents/periods.py` says more, and a feature's name carries its period.
+    tick_return_short: int = Field(8, description="ticks of the shorter return")
+    tick_return_long: int = Field(64, description="ticks of the longer return, at most 64")
+    tick_sma: int = Field(32, description="ticks of the simple moving average, at most 64")
+    tick_ema_fast: int = Field(12, description="ticks of the faster exponential average, and of the MACD")
+    tick_ema_slow: int = Field(26, description="ticks of the slower exponential average, and of the MACD")
+    tick_macd_signal: int = Field(9, description="ticks of the MACD's signal line")
+    tick_rsi: int = Field(14, description="ticks of the RSI")
+    tick_bollinger: int = Field(20, description="ticks of the Bollinger bands, at most 64")
+    tick_volatility: int = Field(64, description="ticks of the volatility, at most 64")
+    tick_channel: int = Field(64, description="ticks of the high and the low, at most 64")
+    tick_flow: int = Field(32, description="ticks of the averages of flows and of the time between ticks")
+    bar_sma: int = Field(20, description="bars of the simple moving average, at most 64")
+    bar_ema_fast: int = Field(12, description="bars of the exponential average, and of the MACD")
+    bar_ema_slow: int = Field(26, description="bars of the MACD's slower average")
+    bar_macd_signal: int = Field(9, description="bars of the MACD's signal line")
+    bar_rsi: int = Field(14, description="bars of the RSI")
+    bar_bollinger: int = Field(20, description="bars of the Bollinger bands, at most 64")
+    bar_atr: int = Field(14, description="bars of the average true range")
+    bar_roc: int = Field(10, description="bars of the rate of change, at most 64")
+    bar_channel: int = Field(20, description="bars of the high and the low, at most 64")
+    bar_volatility: int = Field(20, description="bars of the volatility, at most 64")
+    windows_s: str = Field("1,10,60,300", description="seconds of the four windows by event time")
+    bars_s: str = Field("1,60", description="seconds of the two lengths of bars")
+    session_gap_s: float = Field(0.0, description="silence after which a symbol starts anew; 0 is never")
+
     # Ways out.
     exporter_port: Port = Field(0, description="metrics and health of an exporter; 0 picks a free port")
     redis_ttl_s: int = Field(86_400, ge=0, description="expiry of a symbol's latest prediction; 0 is never")

@@ -8,9 +8,10 @@ import pytest
 from batch_features import batch_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from markets import FUTURE_NS, LATENESS_NS, START_NS, Feed, equity_day, from_columns, random_market
+from markets import FUTURE_NS, LATENESS_NS, MS, START_NS, Feed, equity_day, from_columns, random_market
 
 from agents import features
+from agents.periods import Periods
 from agents.windows import Windows
 from stream.records import TICK, Records, Reject, TickKind, empty_ticks
 
@@ -22,7 +23,7 @@ RELATIVE, FLOOR = 2e-7, 1e-8
 
 def run(ticks: Records, windows: Windows | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the feature rows of the accepted ticks, and the reason for each tick."""
-    windows = windows or Windows(LATENESS_NS, FUTURE_NS)
+    windows = windows or Windows(LATENESS_NS, FUTURE_NS, outlier_bps=np.inf)
     rows, reasons = [], []
     for offset, start in enumerate(range(0, len(ticks), _BLOCK)):
         block = ticks[start : start + _BLOCK]
@@ -46,7 +47,7 @@ def assert_equal_features(got: np.ndarray, expected: np.ndarray, first: int = 0)
 @pytest.mark.parametrize("seed", range(8))
 def test_every_feature_equals_the_batch_answer_at_every_tick(seed: int) -> None:
     ticks = random_market(np.random.default_rng(seed), 3000, symbols=3, bad=0.02 * (seed % 2))
-    windows = Windows(LATENESS_NS, FUTURE_NS)
+    windows = Windows(LATENESS_NS, FUTURE_NS, outlier_bps=np.inf)
     rows, reasons = run(ticks, windows)
     accepted = reasons == 0
     assert accepted.sum() == len(rows) > 2000
@@ -74,15 +75,95 @@ def test_every_feature_equals_the_batch_answer_on_a_recorded_day(shared_data: Pa
     assert_equal_features(rows, batch_features(ticks[~crossed]))
 
 
-def test_nothing_drifts_in_a_million_ticks() -> None:
-    # The reference sees the last 20,000 ticks only; the longest memory, an EMA of 32, has forgotten the rest.
-    count, tail, settled = 1_000_000, 20_000, 2_000
-    ticks = random_market(np.random.default_rng(11), count, symbols=1)
-    windows = Windows(LATENESS_NS, FUTURE_NS)
-    rows, reasons = run(ticks, windows)
-    accepted = ticks[reasons == 0]
-    expected = batch_features(accepted[-tail:])
-    assert_equal_features(rows[-tail:][settled:], expected[settled:], len(accepted) - tail + settled)
+def run_exactly(ticks: Records, windows: Windows, offset: int = 0) -> np.ndarray:
+    """Return the features of the accepted ticks before they are rounded off, ``float64[A, F]``."""
+    rows = []
+    for index in range(len(ticks)):
+        step = windows.step(ticks[index : index + 1], np.array([offset + index]))
+        rows += [windows.exact.copy()] * len(step.rows)
+    return np.array(rows)
+
+
+def assert_exact(got: np.ndarray, expected: np.ndarray, names: tuple[str, ...] = features.NAMES) -> None:
+    """Within 1e-9 of each other; a feature is a ratio times 1 to 1e4, so that below 1e-9 it is rounding noise."""
+    assert got.shape == expected.shape
+    away = np.abs(got - expected) / (1e-9 * np.abs(expected) + 1e-9)
+    row, column = np.unravel_index(np.argmax(away), away.shape)
+    assert away[row, column] <= 1, f"{names[column]} of {row}: {got[row, column]!r}, not {expected[row, column]!r}"
+
+
+def test_every_feature_is_exact_at_every_tick_of_a_recorded_hour(shared_data: Path) -> None:
+    ticks = equity_day(shared_data, "BAC", "20131007", 60_000)
+    ticks = ticks[(ticks["kind"] == TickKind.TRADE) | (ticks["bid"] <= ticks["ask"])][-30_000:]
+    assert_exact(run_exactly(ticks, Windows(LATENESS_NS, FUTURE_NS, outlier_bps=np.inf)), batch_features(ticks))
+
+
+PERIODS = st.builds(
+    Periods,
+    tick_return_short=st.integers(2, 9),
+    tick_return_long=st.integers(10, 64),
+    tick_sma=st.integers(1, 64),
+    tick_ema_fast=st.integers(1, 20),
+    tick_ema_slow=st.integers(21, 200),
+    tick_macd_signal=st.integers(1, 40),
+    tick_rsi=st.integers(1, 100),
+    tick_bollinger=st.integers(2, 64),
+    tick_volatility=st.integers(2, 64),
+    tick_channel=st.integers(2, 64),
+    tick_flow=st.integers(1, 300),
+    bar_sma=st.integers(1, 64),
+    bar_ema_fast=st.integers(1, 10),
+    bar_ema_slow=st.integers(11, 40),
+    bar_macd_signal=st.integers(1, 12),
+    bar_rsi=st.integers(1, 40),
+    bar_bollinger=st.integers(2, 64),
+    bar_atr=st.integers(1, 40),
+    bar_roc=st.integers(1, 64),
+    bar_channel=st.integers(2, 64),
+    bar_volatility=st.integers(2, 64),
+    windows_s=st.sampled_from([(1.0, 10.0, 60.0, 300.0), (0.01, 0.5, 2.0, 30.0)]),
+    bars_s=st.sampled_from([(1.0, 60.0), (0.01, 0.7), (0.25, 5.0)]),
+)
+
+
+@settings(deadline=None, max_examples=40)
+@given(periods=PERIODS, seed=st.integers(0, 2**32 - 1), count=st.sampled_from([1, 2, 30, 400, 1500]))
+def test_every_feature_equals_the_batch_answer_for_any_periods(periods: Periods, seed: int, count: int) -> None:
+    ticks = random_market(np.random.default_rng(seed), count, symbols=1)
+    rows, reasons = run(ticks, Windows(LATENESS_NS, FUTURE_NS, periods=periods, outlier_bps=np.inf))
+    used = np.isin(reasons, [0, Reject.MISSING_SIDE])
+    if (reasons == 0).any():
+        assert_equal_features(rows, batch_features(ticks[used], reasons[used] == 0, periods))
+
+
+def test_nothing_drifts_in_ten_million_ticks() -> None:
+    # The reference sees the last 130,000 ticks only: by then the longest memory, an EMA over 26 bars of some 100
+    # ticks, has forgotten the rest.
+    periods = Periods(windows_s=(0.1, 1.0, 5.0, 20.0), bars_s=(0.02, 0.1))
+    windows = Windows(LATENESS_NS, FUTURE_NS, periods=periods, outlier_bps=np.inf)
+    count, tail, last = 1_000_000, 130_000, 2_000
+    market = random_market(np.random.default_rng(11), count, symbols=1)
+    market["event_ns"] = START_NS + np.cumsum(np.random.default_rng(12).choice([0, MS, 2 * MS], count))
+    span_ns = int(market["event_ns"][-1]) - START_NS
+    for lap in range(10):
+        # The same million, later and higher: what a sum has seen is no longer what it holds.
+        if lap:
+            market["event_ns"] += span_ns
+            market["source_seq"] += count
+            for name in ("price", "bid", "ask"):
+                market[name] *= 1.01
+        market["recv_ns"] = market["event_ns"]
+        kept = market if lap < 9 else market[:-last]
+        for start in range(0, len(kept), 8192):
+            block = kept[start : start + 8192]
+            reasons = windows.step(block, np.full(len(block), lap * count + start)).reason.copy()
+            assert np.isin(reasons, [0, Reject.CROSSED, Reject.MISSING_SIDE]).all()
+    end = run_exactly(market[-last:], windows, 10 * count)
+    assert windows.states["seq"][0] > 9_000_000
+    _, reasons = run(market[-tail:], Windows(LATENESS_NS, FUTURE_NS, periods=periods, outlier_bps=np.inf))
+    used = np.isin(reasons, [0, Reject.MISSING_SIDE])
+    expected = batch_features(market[-tail:][used], reasons[used] == 0, periods)
+    assert_exact(end, expected[-len(end) :], features.names(periods))
 
 
 def test_one_wild_print_leaves_no_trace_once_it_is_out_of_the_windows() -> None:
@@ -185,9 +266,19 @@ def test_features_are_finite_and_in_their_ranges_whatever_is_legal(ticks: Record
     assert np.isfinite(rows).all()
     assert np.abs(rows).max() <= 1e6
     assert ((rows[:, COLUMN["rsi_14"]] >= 0) & (rows[:, COLUMN["rsi_14"]] <= 100)).all()
-    for name in ("book_imbalance", "trade_flow"):
+    for name in features.NAMES:
+        if name.endswith("_position"):
+            assert ((rows[:, COLUMN[name]] >= 0) & (rows[:, COLUMN[name]] <= 1)).all()
+    for name in ("book_imbalance", "trade_flow", "trade_flow_1s", "trade_flow_300s"):
         assert np.abs(rows[:, COLUMN[name]]).max() <= 1 + 1e-6
-    for name in ("bollinger_20_width_bps", "volatility_64_bps", "spread_bps", "tick_rate_log", "since_trade_log"):
+    for name in (
+        "bollinger_20_width_bps",
+        "volatility_64_bps",
+        "spread_bps",
+        "tick_rate_log",
+        "since_trade_log",
+        "bid_age_log",
+    ):
         assert rows[:, COLUMN[name]].min() >= 0
 
 

@@ -193,7 +193,12 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Rand
     folder = tmp_path_factory.mktemp("models")
 
     def make(
-        layers: int = 1, units: int = 32, fused: bool = True, width: int = 18, seed: int = 0, gain: float = 1.0
+        layers: int = 1,
+        units: int = 32,
+        fused: bool = True,
+        width: int = len(FEATURES),
+        seed: int = 0,
+        gain: float = 1.0,
     ) -> RandomModel:
         weights = _weights(width, layers, units, seed, gain)
         path = folder / f"{'fused' if fused else 'decomposed'}-{layers}x{units}-{width}-{seed}-{gain}.onnx"

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import models.artifact
+from agents import features
+from agents.periods import Periods
 from models.artifact import load, manifest_path, replay, write_manifest
 from models.card import Golden
 from stream.errors import ModelError
@@ -221,9 +223,9 @@ def _declare_float64(model: Any) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (_rename_input, r"its inputs are .*features.*right would be .*'x': \[None, 18\]"),
+        (_rename_input, r"its inputs are .*features.*right would be .*'x': \[None, 80\]"),
         (_drop_output, r"its outputs are .*right would be .*expected_return_bps"),
-        (_fix_batch, r"its inputs are .*\[4, 18\].*right would be"),
+        (_fix_batch, r"its inputs are .*\[4, 80\].*right would be"),
         (_declare_float64, r"its inputs are .*x64|operators: Cast"),
     ],
 )
@@ -253,6 +255,14 @@ def test_features_that_we_do_not_have_are_refused(spoil: Callable[..., Path], go
         load(spoil(feature_names=names))
 
 
+def test_a_model_of_another_period_is_refused(good: Any) -> None:
+    assert "rsi_14" in good.card.feature_names
+    with pytest.raises(ModelError, match=r"features that we do not have: rsi_14; we have .*, rsi_21, "):
+        load(good.path, features.names(Periods(tick_rsi=21)))
+    # One that it does not look at may be any.
+    assert load(good.path, features.names(Periods(session_gap_s=600.0))).available == features.NAMES
+
+
 @pytest.mark.parametrize("names", [(), ("spread_bps", "spread_bps")])
 def test_a_list_of_features_that_cannot_be_is_refused(spoil: Callable[..., Path], names: tuple[str, ...]) -> None:
     with pytest.raises(ModelError, match="metadata cannot be read"):
@@ -266,7 +276,7 @@ def test_a_list_of_features_that_cannot_be_is_refused(spoil: Callable[..., Path]
 def test_fewer_features_than_inputs_are_refused(spoil: Callable[..., Path], good: Any) -> None:
     names, golden = good.card.feature_names[:-1], good.card.golden
     golden = dataclasses.replace(golden, features=golden.features[:, :-1])
-    with pytest.raises(ModelError, match=r"its inputs are .*right would be .*'x': \[None, 17\]"):
+    with pytest.raises(ModelError, match=r"its inputs are .*right would be .*'x': \[None, 79\]"):
         load(spoil(feature_names=names, golden=golden))
 
 
@@ -285,8 +295,8 @@ def test_a_state_that_has_no_room_is_refused(random_model: Callable[..., Any]) -
         ({"horizon_ns": 1.5}, "horizon_ns is 1.5"),
         ({"warmup_ticks": -1}, "warmup_ticks is -1"),
         ({"weights_sha256": "abc"}, "weights_sha256"),
-        ({"golden": Golden(np.zeros((0, 18), np.float32), np.zeros((0, 4), np.float32), 1e-5)}, "0 steps"),
-        ({"golden": Golden(np.zeros((1, 18), np.float32), np.zeros((1, 4), np.float32), 1.0)}, "tolerance 1.0"),
+        ({"golden": Golden(np.zeros((0, 80), np.float32), np.zeros((0, 4), np.float32), 1e-5)}, "0 steps"),
+        ({"golden": Golden(np.zeros((1, 80), np.float32), np.zeros((1, 4), np.float32), 1.0)}, "tolerance 1.0"),
         ({"golden": Golden(np.zeros((1, 19), np.float32), np.zeros((1, 4), np.float32), 1e-5)}, "cannot be read"),
     ],
 )

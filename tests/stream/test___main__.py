@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from stream.__main__ import cli
@@ -37,6 +38,39 @@ def test_version_gives_json_for_machines() -> None:
     versions = json.loads(tickloom("version", "--json").stdout)
     assert versions["tickloom"] == "0.1.0"
     assert versions["faust-streaming"] == "0.15.3"
+
+
+def test_features_are_listed_as_the_periods_make_them() -> None:
+    answer = tickloom("features", "--json", TICKLOOM_TICK_RSI="21", TICKLOOM_BARS_S="5,60")
+    rows = json.loads(answer.stdout)
+    assert [row["place"] for row in rows] == list(range(80))
+    assert rows[5] == {
+        "place": 5,
+        "feature": "rsi_21",
+        "unit": "0..100",
+        "formula": "Wilder's RSI over 21 ticks; 50 while nothing moved",
+    }
+    assert rows[56]["feature"] == "bar_5s_sma_20_gap_bps"
+
+
+def test_a_replay_can_compute_features_instead_of_sending_ticks(tmp_path: Path) -> None:
+    trades, out = tmp_path / "trades_X_20240102.csv", tmp_path / "features.parquet"
+    lines = [f"{1_704_200_000_000_000_000 + second * 10**9},X,{100 + second},1" for second in range(90)]
+    trades.write_text("\n".join(["ts_ns,symbol,price,size", *lines, f"{1_704_200_090_000_000_000},X,-1,1"]))
+    answer = tickloom("replay", str(trades), "--features", str(out))
+    assert answer.returncode == 0, answer.stderr
+    assert json.loads(answer.stdout) == {"accepted": 90, "not_positive": 1}
+    assert "ticks" in answer.stderr  # the progress
+    table = pq.read_table(out)
+    assert table["ref_price"].to_pylist() == [100.0 + second for second in range(90)]
+    assert table["rsi_14"].to_pylist()[-1] == 100.0
+    assert table["bar_60s_roc_10_bps"].to_pylist()[-1] == 0.0
+
+
+def test_features_and_what_belongs_to_sending_do_not_go_together(tmp_path: Path) -> None:
+    answer = tickloom("replay", str(tmp_path), "--features", str(tmp_path / "x.parquet"), "--speed", "max")
+    assert answer.returncode == 2
+    assert "--features sends nothing" in answer.stderr
 
 
 def test_settings_are_shown_with_their_origin_and_without_secrets() -> None:
