@@ -33,7 +33,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from agents.inference import Predictor
-from bench import lanes_report, markets, peer_runs, stages, worker_run
+from bench import agreement, lanes_report, markets, peer_runs, stages, worker_run
 from bench.no_model import NoModel
 from bench.peers.indicators import INDICATORS
 from models.predictor import load_predictor
@@ -124,7 +124,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
         workers.append(worker_run.run(case, directory))
         shutil.rmtree(directory / case.name)  # gigabytes, of each case
     first = size.symbols[0]
-    market = peer_runs.Market.make(ticks[first], directory / "market.npz")
+    market = agreement.Market.make(ticks[first], directory / "market.npz")
     seconds = size.peer_seconds if arguments.seconds is None else arguments.seconds
     limits = peer_runs.Limits(seconds, size.peer_messages, PARTITIONS, MAX_BLOCK_RECORDS)
     report: dict[str, Any] = {

@@ -7,7 +7,8 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from bench.peer_runs import FAUST, QUIX, TALIPP, TOLERANCE
+from bench.agreement import TOLERANCE
+from bench.peer_runs import FAUST, QUIX, TALIPP
 
 _KERNEL_GOAL: Final = 100.0
 _FAUST_GOAL: Final = 100.0

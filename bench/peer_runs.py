@@ -1,36 +1,25 @@
-"""Runs the peers, each in a process of its own, and checks that what they computed is what the engine computes."""
+"""Runs the peers of `bench.lanes`, each in a process of its own."""
 
 import importlib.util
 import json
-import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from bench import quix_environment
-from bench.markets import reference, save
+from bench.agreement import Market, compare
 from bench.peers.indicators import INDICATORS
 from bench.peers.meter import Job
 from bench.preload import create, load_blocks, load_messages
 from bench.worker_run import ONE_THREAD, ROOT
 from stream.embedded.kafka import EmbeddedKafka
 from stream.embedded.process import Child, Command
-from stream.records import Records
 
 # Beyond its limit of time a peer may start, recover, flush and commit.
 _PATIENCE_S: Final = 120.0
-# Values are compared once an EMA of 26 ticks has forgotten how it began: (25/27)**500 is 1e-17.
-WARM_TICKS: Final = 500
-# A difference counts relative to the value, or to this where the value is smaller (bps, percent, 1).
-_FLOOR: Final = 0.01
-# Our features are float32: 6e-8 is what rounding gives.
-TOLERANCE: Final = 1e-5
 _WITHOUT_QUOTES: Final = len(INDICATORS) - 2
 
 
@@ -69,25 +58,6 @@ PEERS: Final = (
     Peer("pandas_windows", "pandas at each tick", "pandas", "memory", IN_MEMORY, _WITHOUT_QUOTES),
     Peer("pandas_batch", "pandas, whole day at once (no stream)", "pandas", "memory", IN_MEMORY, _WITHOUT_QUOTES),
 )
-
-
-@dataclass(frozen=True)
-class Market:
-    """What all peers run on, and what the engine has after each tick of it."""
-
-    ticks: Records
-    path: Path  # as `bench.markets.save` wrote it
-    expected: dict[str, NDArray[np.float64]]
-    rows: dict[str, NDArray[np.int64]]  # the ticks of each symbol
-
-    @classmethod
-    def make(cls, ticks: Records, path: Path) -> "Market":
-        """Compute what is expected, and write the file."""
-        expected = reference(ticks, _FEATURES)
-        save(path, ticks, expected["ref"])
-        names = np.unique(ticks["symbol"])
-        rows = {name.decode(): np.flatnonzero(ticks["symbol"] == name) for name in names}
-        return cls(ticks, path, expected, rows)
 
 
 @dataclass(frozen=True)
@@ -183,57 +153,3 @@ def _run_child(peer: Peer, market: Market, limits: Limits, directory: Path, boot
         return json.loads(result.read_text("utf-8"))  # type: ignore[no-any-return]
     finally:
         child.stop(10.0)
-
-
-# Our features, and how a peer's values make each of them.
-_FEATURES: Final = (
-    "sma_32_gap_bps",
-    "ema_12_gap_bps",
-    "rsi_14",
-    "macd_bps",
-    "macd_histogram_bps",
-    "bollinger_20_percent_b",
-    "bollinger_20_width_bps",
-    "volatility_64_bps",
-    "spread_bps",
-    "book_imbalance",
-)
-
-
-def as_features(values: Mapping[str, float]) -> dict[str, float]:
-    """Return a peer's values in the units of our features (see agents/features.py)."""
-    ref, lower, upper = values["ref"], values["bollinger_lower"], values["bollinger_upper"]
-    is_flat = upper - lower <= ref * 1e-7
-    features = {
-        "ref": ref,
-        "sma_32_gap_bps": (ref / values["sma_32"] - 1.0) * 1e4,
-        "ema_12_gap_bps": (ref / values["ema_12"] - 1.0) * 1e4,
-        "rsi_14": values["rsi_14"],
-        "macd_bps": values["macd"] / ref * 1e4,
-        "macd_histogram_bps": values["macd_histogram"] / ref * 1e4,
-        "bollinger_20_percent_b": 0.5 if is_flat else (ref - lower) / (upper - lower),
-        "bollinger_20_width_bps": 0.0 if is_flat else (upper - lower) / (0.5 * (upper + lower)) * 1e4,
-        "volatility_64_bps": values["volatility_64_bps"],
-    }
-    if "spread_bps" in values:
-        features |= {"spread_bps": values["spread_bps"], "book_imbalance": values["imbalance"]}
-    return features
-
-
-def compare(values: Mapping[str, Mapping[str, Any]], market: Market) -> dict[str, Any]:
-    """Return the greatest difference between a peer's last values and ours at the same ticks, and where it is."""
-    worst, where, compared = 0.0, "", 0
-    for symbol, theirs in values.items():
-        count = theirs.get("ticks", 0)
-        if count < WARM_TICKS:
-            continue
-        row = market.rows[symbol][count - 1]
-        for name, value in as_features(theirs).items():
-            ours = float(market.expected[name][row])
-            difference = abs(value - ours) / max(abs(value), abs(ours), _FLOOR)
-            compared += 1
-            if not difference <= worst:  # NaN too
-                worst, where = difference if math.isfinite(difference) else math.inf, f"{symbol} {name}"
-    if compared == 0:
-        return {"compared": 0, "max_relative_difference": None, "where": ""}
-    return {"compared": compared, "max_relative_difference": worst, "where": where}

@@ -12,16 +12,18 @@ from bench.markets import json_ticks
 from stream.records import Records, encode_block, partition_of
 
 _PATIENCE_S = 120.0
+# The embedded broker keeps 256 MB of a partition; a bench needs all of it.
+_KEEP_ALL = {"retention.bytes": "-1", "retention.ms": "-1"}
 
 
 def create(bootstrap: str, names: Iterable[str], partitions: int) -> None:
-    """Create topics.
+    """Create topics that keep all that they are given.
 
     Raises:
         KafkaException: the broker refused.
     """
     admin = AdminClient({"bootstrap.servers": bootstrap})  # its answers end with it
-    for future in admin.create_topics([NewTopic(name, partitions, 1) for name in names]).values():
+    for future in admin.create_topics([NewTopic(name, partitions, 1, config=_KEEP_ALL) for name in names]).values():
         future.result(_PATIENCE_S)
 
 
@@ -72,14 +74,16 @@ def read_all(bootstrap: str, topic: str, partitions: int) -> Iterator[tuple[int,
     """Yield (partition, value) of every message that a topic holds now.
 
     Raises:
-        KafkaException: a message cannot be read.
+        KafkaException: a message cannot be read, or is gone.
     """
     consumer = Consumer({"bootstrap.servers": bootstrap, "group.id": "bench-reader", "enable.auto.commit": False})
     try:
         ends = {}
         for partition in range(partitions):
             start, end = consumer.get_watermark_offsets(TopicPartition(topic, partition), _PATIENCE_S)
-            if end > start:
+            if start > 0:
+                raise KafkaException(f"{topic}[{partition}] has lost its first {start} messages")
+            if end > 0:
                 ends[partition] = end
         consumer.assign([TopicPartition(topic, partition, 0) for partition in ends])
         while ends:

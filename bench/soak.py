@@ -2,11 +2,11 @@
 
     python -m bench.soak --minutes 60 --rate 50000 [--ticks DIRECTORY --day 2013-10-07] [--json FILE]
 
-A source in a process of its own (`bench/steady_source.py`) sends a recorded day's ticks (or the simulator's) round
-and round by a schedule that waits for nothing, stamped with the time at which each was due; a worker predicts
-through embedded Apache Kafka; this process reads every prediction. Samples at equal intervals, 60 in all: memory and
-CPU of the worker, ticks sent and not yet predicted, latency from the due time to the prediction read. Kafka keeps
-little, so that the disk does not grow instead (5 GB at 50,000 ticks/s).
+A source in a process of its own (`bench/steady_source.py`) sends a recorded day's ticks (or the simulator's)
+round and round by a schedule that waits for nothing, stamped with the time at which each was due; a worker predicts
+through embedded Apache Kafka; this process reads every prediction. Samples at equal intervals, 60 in all: memory
+and CPU of the worker, ticks sent and not yet predicted, latency from the due time to the prediction read. The
+embedded Kafka keeps 256 MB of each partition, 2 GB in all.
 
 The report says growth per hour: the slope of a straight line through the samples, without the first tenth, with its
 standard error. Samples follow one another, so that the true error may be larger; an hour tells, a minute does not.
@@ -23,30 +23,27 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import psutil
 from aiokafka import AIOKafkaConsumer
-from confluent_kafka.admin import AdminClient, NewTopic
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
 from bench import worker_run
+from bench.trend import growth
 from stream.embedded.kafka import EmbeddedKafka
 from stream.embedded.process import Child, Command
 from stream.errors import ServerError
 from stream.records import PREDICTION, decode_block
 from stream.settings import Settings
-from stream.topics import PREDICTIONS, TICKS, create_topics
+from stream.topics import PREDICTIONS, create_topics
 
 PARTITIONS: Final = 4
 SAMPLES: Final = 60
-# Kafka looks for what to delete every 5 minutes; a segment that is still written to stays.
-_KEEP: Final = {"retention.ms": "60000", "segment.bytes": str(64 << 20), "cleanup.policy": "delete"}
 _PATIENCE_S: Final = 120.0
 _SERIES: Final = ("rss_mb", "cpu_percent", "lag_ticks", "p50_ms", "p99_ms")
 
@@ -166,30 +163,12 @@ def figures(at_s: float, reading: Reading, lag_ticks: int, worker: psutil.Proces
     }
 
 
-def growth(at_s: Sequence[float], values: Sequence[float]) -> dict[str, float]:
-    """Return the mean of a series, and its growth per hour with its standard error.
-
-    Source: ordinary least squares, any textbook: se(slope)**2 = sum(residuals**2) / (n - 2) / sum((x - mean)**2).
-    """
-    hours, seen = np.asarray(at_s) / 3600.0, np.asarray(values)
-    away = hours - hours.mean()
-    spread = float(away @ away)
-    slope = float(away @ seen) / spread
-    residuals = seen - seen.mean() - slope * away
-    error = float(np.sqrt(residuals @ residuals / (len(seen) - 2) / spread))
-    return {"mean": float(seen.mean()), "per_hour": slope, "standard_error": error}
-
-
 def run(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
     """Run all, and return the report."""
     with EmbeddedKafka(root) as kafka:
         if kafka.degraded_reason is not None:
             raise ServerError(f"not with this broker: {kafka.degraded_reason}")
         settings = Settings(kafka=kafka.bootstrap, data_dir=root, partitions=PARTITIONS)
-        admin = AdminClient({"bootstrap.servers": kafka.bootstrap})
-        small = [NewTopic(name, PARTITIONS, 1, config=_KEEP) for name in (TICKS, PREDICTIONS)]
-        for future in admin.create_topics(small).values():
-            future.result(_PATIENCE_S)
         asyncio.run(create_topics(kafka.bootstrap, PARTITIONS, 1, 24.0))
         worker, url = worker_run.start(settings, root, with_model=True)
         try:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.preload import is_committed, load_blocks, read_all
+from bench.preload import create, is_committed, load_blocks, read_all
 from bench.processor_time import ProcessorTime
 from stream.embedded.kafka import EmbeddedKafka
 from stream.embedded.ports import free_port
@@ -79,6 +79,7 @@ def run(case: Case, directory: Path) -> dict[str, Any]:
         if kafka.degraded_reason is not None:
             raise ServerError(f"not with this broker: {kafka.degraded_reason}")
         settings = Settings(kafka=kafka.bootstrap, data_dir=root, partitions=case.partitions)
+        create(kafka.bootstrap, (TICKS, PREDICTIONS), case.partitions)
         asyncio.run(create_topics(kafka.bootstrap, case.partitions, 1, 24.0))
         load_blocks(kafka.bootstrap, TICKS, case.ticks, case.partitions, case.block_ticks)
         child, url = start(settings, root, case.with_model)
