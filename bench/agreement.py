@@ -1,4 +1,4 @@
-"""Do a peer's values agree with the engine's at the same ticks? A wrong implementation is nothing to compare with."""
+"""Do a peer's values agree with the engine's at the same ticks? A wrong peer is nothing to compare with."""
 
 import math
 from collections.abc import Mapping
@@ -55,7 +55,8 @@ class Market:
 def as_features(values: Mapping[str, float]) -> dict[str, float]:
     """Return a peer's values in the units of our features (see agents/features.py)."""
     ref, lower, upper = values["ref"], values["bollinger_lower"], values["bollinger_upper"]
-    is_flat = not abs(upper - lower) > ref * 1e-7  # NaN too, which the other values show
+    width = upper - lower
+    is_flat = width == 0.0 or abs(width) <= ref * 1e-7
     features = {
         "ref": ref,
         "sma_32_gap_bps": (ref / values["sma_32"] - 1.0) * 1e4,
@@ -63,8 +64,8 @@ def as_features(values: Mapping[str, float]) -> dict[str, float]:
         "rsi_14": values["rsi_14"],
         "macd_bps": values["macd"] / ref * 1e4,
         "macd_histogram_bps": values["macd_histogram"] / ref * 1e4,
-        "bollinger_20_percent_b": 0.5 if is_flat else (ref - lower) / (upper - lower),
-        "bollinger_20_width_bps": 0.0 if is_flat else (upper - lower) / (0.5 * (upper + lower)) * 1e4,
+        "bollinger_20_percent_b": 0.5 if is_flat else (ref - lower) / width,
+        "bollinger_20_width_bps": 0.0 if is_flat else width / (0.5 * (upper + lower)) * 1e4,
         "volatility_64_bps": values["volatility_64_bps"],
     }
     if "spread_bps" in values:

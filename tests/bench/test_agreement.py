@@ -6,6 +6,7 @@ from bench import agreement, markets
 from bench.peers.indicators import advance, new_state
 
 TICKS = 3_000
+OTHERS = ("volatility_64_bps", "spread_bps", "imbalance")
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +33,7 @@ def test_a_right_peer_agrees_in_every_value(market: agreement.Market, values: di
 
 @pytest.mark.parametrize(
     "name",
-    "ref sma_32 ema_12 rsi_14 macd macd_histogram bollinger_lower bollinger_upper volatility_64_bps spread_bps "
-    "imbalance".split(),
+    ["ref", "sma_32", "ema_12", "rsi_14", "macd", "macd_histogram", "bollinger_lower", "bollinger_upper", *OTHERS],
 )
 @pytest.mark.parametrize("wrong", [1.0001, float("nan")])
 def test_a_peer_that_is_wrong_in_one_value_of_one_symbol_does_not(
