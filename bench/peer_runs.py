@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from agents.features import COUNT
 from bench import quix_environment
 from bench.agreement import Market, compare
 from bench.peers.indicators import INDICATORS
@@ -51,7 +52,9 @@ PEERS: Final = (
     Peer("aiokafka_loop", "aiokafka, plain Python", "aiokafka", "messages", IN_MEMORY),
     Peer("confluent_loop", "confluent-kafka, plain Python", "confluent_kafka", "messages", IN_MEMORY),
     Peer("confluent_blocks", "confluent-kafka, our blocks, plain Python", "confluent_kafka", "blocks", IN_MEMORY),
-    Peer("confluent_kernel", "confluent-kafka, our blocks, our lanes", "confluent_kafka", "blocks", IN_MEMORY),
+    Peer(
+        "confluent_kernel", "confluent-kafka, our blocks, our lanes", "confluent_kafka", "blocks", IN_MEMORY, COUNT
+    ),
     Peer("plain_python", "plain Python", "numpy", "memory", IN_MEMORY),
     Peer(TALIPP, "talipp", "talipp", "memory", IN_MEMORY, _WITHOUT_QUOTES),
     Peer("talib_streams", "TA-Lib streaming", "talib", "memory", IN_MEMORY, _WITHOUT_QUOTES),
