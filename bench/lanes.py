@@ -14,7 +14,8 @@ One run, one machine, the same ticks and the same job (`bench/peers/indicators.p
 else the simulator; 100 and 10,000 are always the simulator. Peers run on the 3 symbols. "Per CPU s" divides by the
 CPU time of the measured process alone, as the broker shares the machine.
 
-Exit code 1: a peer was not measured, or computes something else. That a goal was missed is told, and no failure.
+Exit code 1: a worker or a peer was not measured, or a peer computes something else. That a goal was missed is
+told, and no failure.
 """
 
 import argparse
@@ -37,11 +38,13 @@ from bench import agreement, lanes_report, markets, peer_runs, stages, worker_ru
 from bench.no_model import NoModel
 from bench.peers.indicators import INDICATORS
 from models.predictor import load_predictor
+from stream.errors import ServerError
 from stream.records import MAX_BLOCK_RECORDS, Records
 from stream.settings import Settings
 
 PARTITIONS: Final = 4
 SYMBOLS: Final = (3, 100, 10_000)
+_SMALL_BLOCK_TICKS: Final = 64  # what a millisecond or two of a busy feed holds
 
 
 @dataclass(frozen=True)
@@ -53,13 +56,14 @@ class Size:
     symbols: tuple[int, ...]
     worker_markets: int  # a worker runs on so many of them
     passes: int  # a features-only worker is so fast that one pass is too short
+    small_block_ticks: int  # of the worker's run on small blocks, which is slow
     peer_seconds: float
     peer_messages: int
     patience_s: float
 
 
-FULL: Final = Size(None, 1_000_000, SYMBOLS, len(SYMBOLS), 4, 8.0, 400_000, 300.0)
-QUICK: Final = Size(20_000, 20_000, (3, 100), 1, 1, 1.0, 4_000, 120.0)
+FULL: Final = Size(None, 1_000_000, SYMBOLS, len(SYMBOLS), 4, 300_000, 8.0, 400_000, 300.0)
+QUICK: Final = Size(20_000, 20_000, (3, 100), 1, 1, 0, 1.0, 4_000, 120.0)
 
 
 def make_markets(arguments: argparse.Namespace, size: Size) -> dict[int, Records]:
@@ -97,13 +101,36 @@ def worker_cases(ticks: dict[int, Records], size: Size) -> list[worker_run.Case]
             cases.append(
                 worker_run.Case(name, many, symbols, with_model, MAX_BLOCK_RECORDS, PARTITIONS, size.patience_s)
             )
-    if size.worker_markets == 1:
+    if size.small_block_ticks == 0:
         return cases
     first = cases[1]
     small = worker_run.Case(
-        f"{first.name}-small-blocks", first.ticks, first.symbols, True, 64, PARTITIONS, size.patience_s
+        f"{first.name}-small-blocks",
+        first.ticks[: size.small_block_ticks],
+        first.symbols,
+        True,
+        _SMALL_BLOCK_TICKS,
+        PARTITIONS,
+        size.patience_s,
     )
     return [*cases, small]
+
+
+def through_kafka(case: worker_run.Case, directory: Path) -> dict[str, Any]:
+    """Return the row of a worker; it has an ``error`` where it failed: the others are worth having all the same."""
+    say(f"worker through Kafka: {case.name}, {len(case.ticks):,} ticks")
+    row = {
+        "name": case.name,
+        "symbols": case.symbols,
+        "with_model": case.with_model,
+        "block_ticks": case.block_ticks,
+    }
+    try:
+        return row | worker_run.run(case, directory)
+    except ServerError as error:
+        return row | {"error": str(error)}
+    finally:
+        shutil.rmtree(directory / case.name, ignore_errors=True)  # gigabytes, of each case
 
 
 def chosen(names: Sequence[str] | None) -> list[peer_runs.Peer]:
@@ -118,11 +145,7 @@ def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
     ticks = make_markets(arguments, size)
     predictor = load_predictor(Settings().model)
     kernels, lanes = in_process(ticks, predictor)
-    workers = []
-    for case in worker_cases(ticks, size):
-        say(f"worker through Kafka: {case.name}, {len(case.ticks):,} ticks")
-        workers.append(worker_run.run(case, directory))
-        shutil.rmtree(directory / case.name)  # gigabytes, of each case
+    workers = [through_kafka(case, directory) for case in worker_cases(ticks, size)]
     first = size.symbols[0]
     market = agreement.Market.make(ticks[first], directory / "market.npz")
     seconds = size.peer_seconds if arguments.seconds is None else arguments.seconds

@@ -52,8 +52,8 @@ def goals(report: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def troubles(report: dict[str, Any]) -> list[str]:
-    """Return what makes a run worthless as a comparison: peers that failed, or that compute something else."""
-    found = []
+    """Return what makes a comparison worthless: who was not measured, and who computes something else."""
+    found = [f"worker {row['name']}: {row['error']}" for row in report["worker"] if "error" in row]
     for row in report["peers"]:
         difference = row.get("max_relative_difference")
         if "error" in row:
@@ -64,7 +64,8 @@ def troubles(report: dict[str, Any]) -> list[str]:
 
 
 def _rate(rows: Sequence[dict[str, Any]], **of: Any) -> float | None:
-    found = [row["ticks_per_cpu_s"] for row in rows if all(row[key] == value for key, value in of.items())]
+    fitting = [row for row in rows if all(row[key] == value for key, value in of.items())]
+    found = [row["ticks_per_cpu_s"] for row in fitting if "error" not in row]
     return max(found) if found else None
 
 
@@ -114,12 +115,12 @@ def _print_kafka(report: dict[str, Any], console: Console) -> None:
         what = "features and predictions" if row["with_model"] else "features only"
         title = f"tickloom worker, {what}, blocks of {row['block_ticks']:,}"
         count = str(report["kernel"][0]["features"])
-        table.add_row(title, f"{row['symbols']:,}", count, *_figures(row), "")
+        table.add_row(title, f"{row['symbols']:,}", count, *_figures(row))
     for row in report["peers"]:
         if row["reads"] != "memory":
             table.add_row(f"{row['title']} ({row['reads']})", *_peer_cells(report, row))
     console.print(table)
-    for row in report["worker"]:
+    for row in (each for each in report["worker"] if "error" not in each):
         parts = ", ".join(f"{name.replace('_', ' ')} {ns:,.0f}" for name, ns in row["ns_per_tick"].items())
         console.print(f"{row['name']}: ns a tick: {parts}; {row['ticks_per_call']:,.0f} ticks a call")
 
@@ -136,13 +137,13 @@ def _print_memory(report: dict[str, Any], console: Console) -> None:
 
 def _peer_cells(report: dict[str, Any], row: dict[str, Any]) -> list[str]:
     front = [f"{report['symbols']:,}", str(row["indicators"])]
-    if "error" in row:
-        return [*front, "not measured"]
-    difference = row["max_relative_difference"]
+    difference = row.get("max_relative_difference")
     return [*front, *_figures(row), "" if difference is None else f"{difference:.0e}"]
 
 
 def _figures(row: dict[str, Any]) -> list[str]:
+    if "error" in row:
+        return ["not measured", *[""] * 4]
     return [_number(row["ticks"]), f"{row['wall_s']:.2f}", f"{row['cpu_s']:.2f}", *_rates(row)]
 
 

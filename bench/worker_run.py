@@ -94,10 +94,6 @@ def run(case: Case, directory: Path) -> dict[str, Any]:
     wall_s = (figures["last_ns"] - figures["first_ns"]) / 1e9
     cpu_s = cpu.between(figures["first_ns"], done_ns)
     return {
-        "name": case.name,
-        "symbols": case.symbols,
-        "with_model": case.with_model,
-        "block_ticks": case.block_ticks,
         "ticks": len(case.ticks),
         "wall_s": wall_s,
         "cpu_s": cpu_s,
