@@ -121,8 +121,9 @@ def _print_kafka(report: dict[str, Any], console: Console) -> None:
             table.add_row(f"{row['title']} ({row['reads']})", *_peer_cells(report, row))
     console.print(table)
     for row in (each for each in report["worker"] if "error" not in each):
-        parts = ", ".join(f"{name.replace('_', ' ')} {ns:,.0f}" for name, ns in row["ns_per_tick"].items())
-        console.print(f"{row['name']}: ns a tick: {parts}; {row['ticks_per_call']:,.0f} ticks a call")
+        parts = ", ".join(f"{name.replace('_', ' ')} {ns:,.0f}" for name, ns in row["wall_ns_per_tick"].items())
+        cpu = f"{row['cpu_ns_per_tick']:,.0f} of CPU; {row['ticks_per_call']:,.0f} ticks a call"
+        console.print(f"{row['name']}: ns of the wall clock a tick: {parts}; {cpu}")
 
 
 def _print_memory(report: dict[str, Any], console: Console) -> None:
