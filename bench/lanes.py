@@ -8,7 +8,7 @@ One run, one machine, the same ticks and the same job (`bench/peers/indicators.p
 * a worker process through embedded Apache Kafka with checkpoints on, from a topic that is full when it starts;
 * peers, each a process of its own: Faust, Quix Streams, aiokafka and confluent-kafka read one JSON message per
   tick, which is how they are used, and write one; talipp, TA-Lib and pandas work in memory. Slow ones stop after
-  ``--seconds``. The values of each are compared with the engine's at the last tick of each symbol.
+  ``--seconds`` of CPU time. The values of each are compared with the engine's at the last tick of each symbol.
 
 3 symbols are a recorded day with ``--ticks`` (trades and quotes that the engine accepts; peers need not check),
 else the simulator; 100 and 10,000 are always the simulator. Peers run on the 3 symbols. "Per CPU s" divides by the
@@ -63,7 +63,7 @@ class Size:
 
 
 FULL: Final = Size(None, 1_000_000, SYMBOLS, len(SYMBOLS), 4, 300_000, 8.0, 400_000, 300.0)
-QUICK: Final = Size(20_000, 20_000, (3, 100), 1, 1, 0, 1.0, 4_000, 120.0)
+QUICK: Final = Size(20_000, 20_000, (3, 100), 1, 1, 0, 3.0, 4_000, 120.0)
 
 
 def make_markets(arguments: argparse.Namespace, size: Size) -> dict[int, Records]:
@@ -177,7 +177,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--ticks", type=Path, help="directory of recorded ticks, for the 3 symbols")
     parser.add_argument("--day", default="2013-10-07")
     parser.add_argument("--quick", action="store_true", help="a smoke test: few ticks, figures that mean little")
-    parser.add_argument("--seconds", type=float, help="of each peer, at the most")
+    parser.add_argument("--seconds", type=float, help="of CPU time of each peer, at the most")
     names = [peer.module for peer in peer_runs.PEERS]
     parser.add_argument(
         "--peers", nargs="*", choices=names, metavar="PEER", help=f"only these of {', '.join(names)}"

@@ -13,7 +13,7 @@ from agents.features import COUNT
 from bench import quix_environment
 from bench.agreement import Market, compare
 from bench.peers.indicators import INDICATORS
-from bench.peers.meter import Job
+from bench.peers.meter import WALL_FACTOR, Job
 from bench.preload import create, load_blocks, load_messages
 from bench.worker_run import ONE_THREAD, ROOT
 from stream.embedded.kafka import EmbeddedKafka
@@ -67,7 +67,7 @@ PEERS: Final = (
 class Limits:
     """How much a peer may do."""
 
-    seconds: float
+    seconds: float  # of CPU time
     messages: int  # that its topic holds
     partitions: int
     block_ticks: int
@@ -145,7 +145,7 @@ def _run_child(peer: Peer, market: Market, limits: Limits, directory: Path, boot
     command = Command([python, "-m", f"bench.peers.{peer.module}", str(job_path)], ROOT, ONE_THREAD)
     with Path("/dev/null").open("rb") as nothing:
         child = Child(peer.module, command, directory / "logs" / f"{peer.module}.log", nothing.fileno())
-    deadline_s = time.monotonic() + limits.seconds + _PATIENCE_S
+    deadline_s = time.monotonic() + WALL_FACTOR * limits.seconds + _PATIENCE_S
     try:
         while not result.exists():
             if not child.alive() and not result.exists():
