@@ -60,11 +60,15 @@ class Reading:
         self.predictions += len(recv_ns)
         self._latency_ns.append(now_ns - recv_ns)
 
-    def take(self) -> tuple[int, NDArray[np.float64]]:
-        """Return the number of predictions, and p50, p99 and the maximum of their age in ms; then start anew."""
-        latency_ns = np.concatenate(self._latency_ns) if self._latency_ns else np.full(1, np.nan)
-        count, self.predictions, self._latency_ns = self.predictions, 0, []
-        return count, np.percentile(latency_ns, (50, 99, 100)) / 1e6
+    def take(self) -> dict[str, float]:
+        """Return the number of predictions, and what their age was where there are any; then start anew."""
+        count, latency_ns = self.predictions, self._latency_ns
+        self.predictions, self._latency_ns = 0, []
+        found = {"predictions": float(count)}
+        if count:
+            ms = np.percentile(np.concatenate(latency_ns), (50, 99, 100)) / 1e6
+            found |= dict(zip(("p50_ms", "p99_ms", "max_ms"), ms.tolist(), strict=True))
+        return found
 
 
 async def follow(bootstrap: str, reading: Reading) -> None:
@@ -122,7 +126,7 @@ async def sample(arguments: argparse.Namespace, bootstrap: str, root: Path, work
             lag_ticks = sent_so_far(root) - total - reading.predictions
             samples.append(figures(now_s - begun_s, reading, lag_ticks, process))
             total += int(samples[-1]["predictions"])
-            say(f"{number}/{SAMPLES}: " + ", ".join(f"{name} {samples[-1][name]:,.1f}" for name in _SERIES))
+            say(f"{number}/{SAMPLES}: " + ", ".join(f"{name} {samples[-1].get(name, 0):,.1f}" for name in _SERIES))
         deadline_s = time.monotonic() + _PATIENCE_S
         while source.alive() or total + reading.predictions < sent_so_far(root):
             check(source, worker)
@@ -150,16 +154,11 @@ def check(source: Child, worker: Child) -> None:
 
 def figures(at_s: float, reading: Reading, lag_ticks: int, worker: psutil.Process) -> dict[str, float]:
     """Return one sample."""
-    predictions, (p50_ms, p99_ms, max_ms) = reading.take()
-    return {
+    return reading.take() | {
         "at_s": at_s,
         "rss_mb": worker.memory_info().rss / 2**20,
         "cpu_percent": worker.cpu_percent(),
         "lag_ticks": max(lag_ticks, 0),
-        "predictions": predictions,
-        "p50_ms": p50_ms,
-        "p99_ms": p99_ms,
-        "max_ms": max_ms,
     }
 
 
@@ -182,13 +181,13 @@ def run(arguments: argparse.Namespace, root: Path) -> dict[str, Any]:
         finally:
             worker.stop(20.0)
     settled = found["samples"][SAMPLES // 10 :]
-    at_s = [each["at_s"] for each in settled]
+    series = {name: [(each["at_s"], each[name]) for each in settled if name in each] for name in _SERIES}
     return {
         "bench": "soak",
         "machine": {"cpu_count": os.cpu_count(), "python": platform.python_version()},
         "minutes": arguments.minutes,
         "rate_per_s": arguments.rate,
-        "growth": {name: growth(at_s, [each[name] for each in settled]) for name in _SERIES},
+        "growth": {name: growth(*zip(*points, strict=True)) for name, points in series.items()},
         "ticks": found["ticks"],
         "predictions": found["predictions"],
         "outcomes": ticks,

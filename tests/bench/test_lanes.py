@@ -1,6 +1,5 @@
 """The bench is a program, so it is run: small, on real servers, with all peers but one."""
 
-import importlib.util
 import json
 import os
 import subprocess
@@ -25,28 +24,14 @@ PEERS = (
 )
 
 
-@pytest.fixture
-def peers() -> tuple[str, ...]:
-    """The peers; skip where they are not installed, but not in CI."""
-    needed = ("confluent_kafka", "psutil", "talib", "talipp")
-    missing = [name for name in needed if importlib.util.find_spec(name) is None]
-    if missing:
-        message = f"the group `bench` is not installed: {', '.join(missing)}"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message, pytrace=False)
-        pytest.skip(message)
-    return PEERS
-
-
+@pytest.mark.usefixtures("bench_group")
 @pytest.mark.timeout(400)
-def test_a_quick_run_measures_everything_and_all_peers_agree_with_the_engine(
-    peers: tuple[str, ...], tmp_path: Path
-) -> None:
+def test_a_quick_run_measures_everything_and_all_peers_agree_with_the_engine(tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     command = [sys.executable, "-m", "bench.lanes", "--quick", "--json", str(tmp_path / "report.json")]
     answer = subprocess.run(
-        [*command, "--peers", *peers],
+        [*command, "--peers", *PEERS],
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(scratch)},
         capture_output=True,
@@ -56,7 +41,7 @@ def test_a_quick_run_measures_everything_and_all_peers_agree_with_the_engine(
     assert answer.returncode == 0, answer.stdout[-3000:] + answer.stderr[-3000:]
     report = json.loads((tmp_path / "report.json").read_text("utf-8"))
     assert report["troubles"] == []
-    assert [row["name"] for row in report["peers"]] == list(peers)
+    assert [row["name"] for row in report["peers"]] == list(PEERS)
     for row in report["peers"]:
         assert row["ticks"] > 0
         assert row["ticks_per_cpu_s"] > 0
