@@ -26,7 +26,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -55,7 +55,7 @@ class Size:
     simulated_ticks: int
     symbols: tuple[int, ...]
     worker_markets: int  # a worker runs on so many of them
-    passes: int  # a features-only worker is so fast that one pass is too short
+    passes: int  # of a worker over its market: one is too short, a second or two
     small_block_ticks: int  # of the worker's run on small blocks, which is slow
     peer_seconds: float
     peer_messages: int
@@ -91,29 +91,20 @@ def in_process(
     return kernels, lanes
 
 
-def worker_cases(ticks: dict[int, Records], size: Size) -> list[worker_run.Case]:
-    """Return what to run a worker on: each market without and with the model, and the first in small blocks too."""
-    cases = []
+def worker_cases(ticks: dict[int, Records], size: Size) -> Iterator[worker_run.Case]:
+    """Yield what to run a worker on: each market without and with the model, and the first in small blocks too."""
+
+    def case(name: str, symbols: int, some: Records, with_model: bool, block_ticks: int) -> worker_run.Case:
+        return worker_run.Case(name, some, symbols, with_model, block_ticks, PARTITIONS, size.patience_s)
+
     for symbols, some in list(ticks.items())[: size.worker_markets]:
-        for with_model in (False, True):
-            many = some if with_model else markets.again(some, size.passes)
-            name = f"{symbols}-symbols-{'model' if with_model else 'features'}"
-            cases.append(
-                worker_run.Case(name, many, symbols, with_model, MAX_BLOCK_RECORDS, PARTITIONS, size.patience_s)
-            )
-    if size.small_block_ticks == 0:
-        return cases
-    first = cases[1]
-    small = worker_run.Case(
-        f"{first.name}-small-blocks",
-        first.ticks[: size.small_block_ticks],
-        first.symbols,
-        True,
-        _SMALL_BLOCK_TICKS,
-        PARTITIONS,
-        size.patience_s,
-    )
-    return [*cases, small]
+        many = markets.again(some, size.passes)
+        yield case(f"{symbols}-symbols-features", symbols, many, False, MAX_BLOCK_RECORDS)
+        yield case(f"{symbols}-symbols-model", symbols, many, True, MAX_BLOCK_RECORDS)
+    if size.small_block_ticks:
+        symbols, some = next(iter(ticks.items()))
+        few = some[: size.small_block_ticks]
+        yield case(f"{symbols}-symbols-model-small-blocks", symbols, few, True, _SMALL_BLOCK_TICKS)
 
 
 def through_kafka(case: worker_run.Case, directory: Path) -> dict[str, Any]:
