@@ -45,6 +45,14 @@ train: .venv-train ## Train a model on simulated ticks, or on recorded ones with
 bench: .venv-demo ## Measure the engine's latency here, and its throughput with ARGS="--ticks DIR --day DAY".
 	@$(bin)/python -m bench.spine $(ARGS)
 
+.PHONY: bench-lanes
+bench-lanes: .venv-bench ## Measure lanes and their peers on the same ticks: ARGS="--ticks DIR --day DAY".
+	@$(bin)/python -m bench.lanes $(ARGS)
+
+.PHONY: soak
+soak: .venv-bench ## Run a worker at a steady rate for an hour and look for growth: ARGS="--minutes 60".
+	@$(bin)/python -m bench.soak $(ARGS)
+
 .PHONY: lint
 lint: .venv-lint ## Check style and types: ruff, mypy --strict.
 	@$(bin)/ruff check .
@@ -76,12 +84,14 @@ clean: ## Remove caches and build output; keeps .venv, .env and the demo's data.
 distclean: clean ## Also remove .venv and .tools; keeps .env and the demo's data.
 	@rm -rf .venv .tools
 
-.PHONY: .venv-demo .venv-train .venv-lint .venv-test
+.PHONY: .venv-demo .venv-train .venv-bench .venv-lint .venv-test
 .venv-demo:
 	$(call sync,--extra embedded --no-dev --inexact)
 .venv-train:
 	$(call sync,--extra train --no-dev --inexact)
+.venv-bench:
+	$(call sync,--extra embedded --group bench --no-dev --inexact)
 .venv-lint:
 	$(call sync,--extra embedded --inexact)
 .venv-test:
-	$(call sync,--extra embedded --extra train)
+	$(call sync,--extra embedded --extra train --group bench)

@@ -1,0 +1,48 @@
+"""CPU seconds of another process, as of any moment while it ran."""
+
+import threading
+import time
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import psutil
+
+# The kernel counts in steps of 10 ms.
+_EVERY_S = 0.02
+
+
+class ProcessorTime:
+    """Samples the CPU time (user and system, all threads) of a process while the ``with`` block runs."""
+
+    def __init__(self, pid: int) -> None:
+        self._process = psutil.Process(pid)
+        self._at_ns: list[int] = []
+        self._cpu_s: list[float] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample, name="processor time", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def between(self, begin_ns: int, end_ns: int) -> float:
+        """Return the CPU seconds that the process used between two moments of the wall clock."""
+        begin, end = np.interp([begin_ns, end_ns], self._at_ns, self._cpu_s)
+        return float(end - begin)
+
+    def _sample(self) -> None:
+        while not self._stop.is_set():
+            try:
+                times = self._process.cpu_times()
+            except psutil.NoSuchProcess:
+                return
+            self._at_ns.append(time.time_ns())
+            self._cpu_s.append(times.user + times.system)
+            self._stop.wait(_EVERY_S)
