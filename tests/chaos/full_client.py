@@ -47,29 +47,26 @@ class FullView:
     def take(self, message: dict[str, Any]) -> None:
         """Account for one message."""
         match message["type"]:
-            case "snapshot":
+            case "snapshot" | "prediction":
                 for item in message["predictions"]:
-                    self._last[item["symbol"]] = item["seq"]
-                    self._note(item)
-            case "prediction":
-                for item in message["predictions"]:
-                    last = self._last.get(item["symbol"])
-                    if last is None or item["seq"] != last + 1:
-                        self.broken.append(f"{item['symbol']}: seq {item['seq']} came after {last}")
-                    self._last[item["symbol"]] = item["seq"]
-                    self._note(item)
+                    self._follow(item, message["type"] == "snapshot")
             case "heartbeat":
                 if message["seqs"] != {symbol: self._last.get(symbol) for symbol in message["seqs"]}:
                     self.broken.append(f"the heartbeat says {message['seqs']}, and what came is {self._last}")
             case "epoch":
                 # A gateway that has just started says so to those who came before it had asked Kafka.
                 if self._epoch not in (None, message["epoch"]):
-                    self.broken.append(
-                        f"the epoch is {message['epoch']}, and was {self._epoch}: it is the same Kafka"
-                    )
+                    self.broken.append(f"another epoch of the same Kafka: {message['epoch']} after {self._epoch}")
                 self._epoch, self._last = message["epoch"], {}
             case "error":
                 self.broken.append(str(message))
+
+    def _follow(self, item: dict[str, Any], is_snapshot: bool) -> None:
+        last = self._last.get(item["symbol"])
+        if not is_snapshot and (last is None or item["seq"] != last + 1):
+            self.broken.append(f"{item['symbol']}: seq {item['seq']} came after {last}")
+        self._last[item["symbol"]] = item["seq"]
+        self._note(item)
 
     def _note(self, item: dict[str, Any]) -> None:
         key = item["symbol"], item["seq"]
