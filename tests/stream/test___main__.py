@@ -54,6 +54,7 @@ def test_settings_are_shown_with_their_origin_and_without_secrets() -> None:
         (["settings"], {"TICKLOOM_PARTITIONS": "none"}, 2, "partitions"),
         (["worker"], {}, 2, "TICKLOOM_KAFKA"),
         (["state", "AIG"], {}, 2, "TICKLOOM_KAFKA"),
+        (["topics", "--forget-state", "--kafka", "127.0.0.1:9"], {}, 2, "--yes"),
         (["demo", "--day", "2013-10-07"], {}, 2, "--replay"),
         (["ingest", "binance", "--kafka", "127.0.0.1:9"], {}, 2, "--symbols"),
         (["replay", "/nowhere", "--kafka", "127.0.0.1:9"], {}, 3, "/nowhere"),
