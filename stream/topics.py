@@ -118,9 +118,7 @@ async def forget_state(settings: Settings) -> None:
         deadline_s = time.monotonic() + _DELETED_WITHIN_S
         while any(info["topic"] == STATE_CHANGELOG for info in await admin.describe_topics()):
             if time.monotonic() > deadline_s:
-                raise ServerError(
-                    f"topic {STATE_CHANGELOG} is still there {_DELETED_WITHIN_S:g} s after its deletion"
-                )
+                raise ServerError(f"topic {STATE_CHANGELOG} was deleted and is still there; try again later")
             await asyncio.sleep(0.1)
     finally:
         await admin.close()

@@ -9,6 +9,7 @@ import asyncio
 import json
 import logging
 import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -65,17 +66,19 @@ async def run(options: argparse.Namespace) -> int:
     if not files:
         print(f"there are no ticks in {options.ticks}; --ticks says where they are", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="tickloom-chaos-") as directory:
-        engine = await asyncio.to_thread(
-            Engine, Path(directory), session_timeout_s=4.0 if options.short else 6.0, redis_stream_maxlen=100_000
-        )
-        try:
-            await engine.open()
-            storm = Storm(engine, files, options.speed or speed, print)
-            wrong = await storm.run(options.seed, kinds)
-        finally:
-            await engine.close()
-        stops = storm.own_stops()
+    directory = Path(tempfile.mkdtemp(prefix="tickloom-chaos-"))
+    print(f"logs are in {directory / 'logs'}, and stay there if anything is wrong")
+    session_s = 4.0 if options.short else 6.0
+    engine = await asyncio.to_thread(Engine, directory, session_timeout_s=session_s, redis_stream_maxlen=100_000)
+    try:
+        await engine.open()
+        storm = Storm(engine, files, options.speed or speed, print)
+        wrong = await storm.run(options.seed, kinds)
+    finally:
+        await engine.close()
+    stops = storm.own_stops()
+    if not wrong and not stops:
+        shutil.rmtree(directory)
     rows = table_of(storm.recoveries)
     print_table(rows)
     for line in (*stops, *(f"WRONG: {what}" for what in wrong)):

@@ -146,9 +146,9 @@ class Storm:
         actions: dict[Kind, Callable[[], Awaitable[None]]] = {
             Kind.WORKER_KILLED: lambda: self._kill(worker),
             Kind.WORKERS_KILLED: lambda: self._kill(*_WORKERS),
-            Kind.WORKER_PAUSED: lambda: self._pause(self._pid(worker), fault.lasts_s(0.2, 0.6 * session_s)),
-            Kind.WORKER_CUT_OFF: lambda: self._pause(
-                self._pid(worker), fault.lasts_s(1.5 * session_s, 2.5 * session_s)
+            Kind.WORKER_PAUSED: lambda: self._pause_worker(worker, fault.lasts_s(0.2, 0.6 * session_s)),
+            Kind.WORKER_CUT_OFF: lambda: self._pause_worker(
+                worker, fault.lasts_s(1.5 * session_s, 2.5 * session_s)
             ),
             Kind.WORKER_ASKED: lambda: self._ask(worker),
             Kind.JOINED_KILLED: lambda: self._join(fault.lasts_s(0.0, 4.0), self._kill),
@@ -169,20 +169,27 @@ class Storm:
         assert kafka is not None
         return kafka
 
-    def _pid(self, name: str) -> int:
-        return self.engine.parts[name].pid
+    async def _pid(self, name: str) -> int:
+        """Return the process of a part, which may be about to be started again."""
+        part = self.engine.parts[name]
+        await self.engine.until(lambda: part.alive, f"{name} runs")
+        return part.pid
 
     async def _kill(self, *names: str) -> None:
         """Their supervisor starts them again a second later."""
-        for name in names:
+        pids = [await self._pid(name) for name in names]
+        for name, pid in zip(names, pids, strict=True):
             self._ended[name] = self._ended.get(name, 0) + 1
-            self.engine.kill(name)
+            os.kill(pid, signal.SIGKILL)
 
     async def _ask(self, name: str) -> None:
-        part, pid = self.engine.parts[name], self._pid(name)
+        part, pid = self.engine.parts[name], await self._pid(name)
         self._ended[name] = self._ended.get(name, 0) + 1
         os.kill(pid, signal.SIGTERM)
         await self.engine.until(lambda: not part.alive or part.pid != pid, f"{name} has stopped")
+
+    async def _pause_worker(self, name: str, seconds: float) -> None:
+        await self._pause(await self._pid(name), seconds)
 
     async def _pause(self, pid: int, seconds: float) -> None:
         os.kill(pid, signal.SIGSTOP)
