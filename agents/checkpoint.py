@@ -127,7 +127,8 @@ def _marker(raw: bytes) -> Records:
     if version != MARKER_VERSION or len(raw) != MARKER.itemsize:
         raise UnknownVersion(
             f"a checkpoint's marker of version {version} with {len(raw)} bytes; this tickloom reads version "
-            f"{MARKER_VERSION} with {MARKER.itemsize} bytes"
+            f"{MARKER_VERSION} with {MARKER.itemsize} bytes. Run the version that wrote it, or start over with the "
+            "ticks that there are: stop all workers and run `tickloom topics --forget-state`"
         )
     marker: Records = np.frombuffer(raw, MARKER, 1)[0]
     return marker
