@@ -107,10 +107,12 @@ async def forget_state(settings: Settings) -> None:
         ServerError: a worker is running, or the broker refused.
     """
     address = broker(settings)
+    wanted = address, settings.partitions, settings.replication, settings.retention_hours
+    await create_topics(*wanted)
+    await _go_to_the_start(address, settings.partitions)
     admin = AIOKafkaAdminClient(bootstrap_servers=address, client_id=f"{APP_ID}-topics")
     await admin.start()
     try:
-        await _go_to_the_start(address, settings.partitions)
         reply = await admin.delete_topics([STATE_CHANGELOG])
         for name, code in reply.topic_error_codes:
             if code and for_code(code) is not UnknownTopicOrPartitionError:
@@ -122,12 +124,13 @@ async def forget_state(settings: Settings) -> None:
             await asyncio.sleep(0.1)
     finally:
         await admin.close()
-    await create_topics(address, settings.partitions, settings.replication, settings.retention_hours)
+    await create_topics(*wanted)
     logger.info("the state is forgotten; workers start with the oldest ticks that there are")
 
 
 async def _go_to_the_start(address: str, partitions: int) -> None:
     # Only somebody who is not in the group, and only while nobody is, may commit like this: the broker sees to it.
+    # Offset 0 is as good as none: `stream/consumer.py` goes on with the oldest message then.
     consumer = AIOKafkaConsumer(bootstrap_servers=address, group_id=APP_ID, enable_auto_commit=False)
     await consumer.start()
     try:

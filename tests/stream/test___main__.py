@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from stream.__main__ import cli
+from stream.embedded.kafka import EmbeddedKafka
+from stream.topics import STATE_CHANGELOG
 
 COMMANDS = sorted(command.name or command.callback.__name__ for command in cli.registered_commands)
 
@@ -69,6 +71,13 @@ def test_a_mistake_is_one_plain_line_and_an_exit_code(
     assert answer.returncode == code
     assert said in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_workers_are_made_to_start_over(kafka: EmbeddedKafka) -> None:
+    answer = tickloom("topics", "--forget-state", "--yes", "--json", "--kafka", kafka.bootstrap)
+    assert answer.returncode == 0, answer.stderr
+    messages = {row["topic"]: row["messages"] for row in json.loads(answer.stdout)}
+    assert messages[STATE_CHANGELOG] == 0
 
 
 def test_a_settings_file_is_read(tmp_path: Path) -> None:
