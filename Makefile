@@ -37,6 +37,10 @@ demo: .venv-demo ## Run everything on this machine and watch it; needs no set-up
 test: .venv-test ## Run all tests, with real Kafka, ClickHouse and Valkey servers.
 	@$(bin)/python -m pytest $(ARGS)
 
+.PHONY: chaos
+chaos: .venv-demo ## Kill, pause and restart every part during a replay, and judge what comes out; ARGS="--short" is quicker.
+	@$(bin)/python tests/chaos/run.py $(ARGS)
+
 .PHONY: train
 train: .venv-train ## Train a model on simulated ticks, or on recorded ones with ARGS="--replay DIR".
 	@$(bin)/tickloom train --out .tickloom/trained/model.onnx $(ARGS)

@@ -5,8 +5,10 @@ Rows and marker come back by way of Faust's recovery of the table, which has rac
 (`stream/consumer.py`); a row that is missing or old would give wrong predictions, silently.
 """
 
+import zlib
 from collections.abc import Iterable, Mapping
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
 
@@ -14,13 +16,15 @@ from agents.state import decode_state
 from stream.errors import UnknownVersion
 from stream.records import Records
 
-MARKER_VERSION: Final = 1
+MARKER_VERSION: Final = 2
 MARKER: Final = np.dtype(
     [
         ("version", "<u8"),
         ("next_offset", "<i8"),  # every block of ticks before it is in the rows
         ("symbols", "<u8"),  # rows that there were
         ("ticks", "<u8"),  # accepted by all of them together: rows may be newer than their marker, never older
+        ("last_offset", "<i8"),  # of the last block before next_offset; -1 where it is not known
+        ("last_crc", "<u8"),  # CRC-32 of that block: a topic that was made anew has another one there
     ]
 )
 
@@ -28,9 +32,28 @@ MARKER: Final = np.dtype(
 _MARKER_KEY: Final = b"\x00checkpoint-%d"
 
 
-def marker_row(partition: int, next_offset: int, states: Records) -> tuple[bytes, bytes]:
-    """Return the (key, value) that ends a checkpoint of ``states``, ``STATE[S]``."""
-    marker = np.array((MARKER_VERSION, next_offset, len(states), int(states["seq"].sum())), MARKER)
+@dataclass(frozen=True)
+class LastBlock:
+    """The last block of ticks that a lane has seen, by which it knows its topic again."""
+
+    offset: int = -1  # -1 for none
+    crc: int = 0
+
+    @classmethod
+    def of(cls, offset: int, block: bytes | None) -> Self:
+        """Return that of a block as it came."""
+        return cls(offset, zlib.crc32(block or b""))
+
+
+NO_BLOCK: Final = LastBlock()
+
+
+def marker_row(
+    partition: int, next_offset: int, states: Records, last: LastBlock = NO_BLOCK
+) -> tuple[bytes, bytes]:
+    """Return the (key, value) that ends a checkpoint of ``states``, ``STATE[S]``, after the block ``last``."""
+    seqs = int(states["seq"].sum())
+    marker = np.array((MARKER_VERSION, next_offset, len(states), seqs, last.offset, last.crc), MARKER)
     return _MARKER_KEY % partition, marker.tobytes()
 
 
@@ -81,6 +104,12 @@ class Recovered:
         """Return the offset of the newest block that any row has seen, -1 where there is none."""
         return max((int(decode_state(row)["offset"][0]) for row in self.rows), default=-1)
 
+    def last_block(self) -> LastBlock:
+        """Return the last block before the checkpoint."""
+        if self.marker is None:
+            return NO_BLOCK
+        return LastBlock(int(self.marker["last_offset"]), int(self.marker["last_crc"]))
+
 
 def newest_of(messages: Iterable[tuple[bytes, bytes | None]]) -> dict[bytes, bytes]:
     """Return the newest row of each key from all (key, value) of a partition of the changelog, in their order."""
@@ -98,7 +127,8 @@ def _marker(raw: bytes) -> Records:
     if version != MARKER_VERSION or len(raw) != MARKER.itemsize:
         raise UnknownVersion(
             f"a checkpoint's marker of version {version} with {len(raw)} bytes; this tickloom reads version "
-            f"{MARKER_VERSION} with {MARKER.itemsize} bytes"
+            f"{MARKER_VERSION} with {MARKER.itemsize} bytes. Run the version that wrote it, or start over with the "
+            "ticks that there are: stop all workers and run `tickloom topics --forget-state`"
         )
     marker: Records = np.frombuffer(raw, MARKER, 1)[0]
     return marker

@@ -22,10 +22,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from agents.checkpoint import marker_row
+from aiokafka.errors import KafkaError
+
+from agents.checkpoint import LastBlock, marker_row
 from agents.lane import Lane
 from agents.metrics import LaneMetrics
-from agents.recovery import Recovery
+from agents.recovery import Recovery, made_anew
 from stream.app import StateTable, TickloomApp
 from stream.errors import InvariantError, RecordError
 from stream.records import MAX_BLOCK_RECORDS, TICK, Records, decode_block, encode_block
@@ -55,6 +57,7 @@ class _OwnedLane:
     tp: Any
     lane: Lane
     next_offset: int  # of the block that comes next
+    last: LastBlock  # before it
     kept: int = -1  # the next offset of the last checkpoint
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     checkpoint_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -151,8 +154,13 @@ class Lanes:
             if message.offset >= due:
                 unseen.append(message)
             else:
-                self.metrics.blocks["repeated"] += 1
+                self._check_repetition(owned, message)
         await self._apply(owned, unseen)
+
+    def _check_repetition(self, owned: _OwnedLane, message: Any) -> None:
+        self.metrics.blocks["repeated"] += 1
+        if message.offset == owned.last.offset and LastBlock.of(message.offset, message.value) != owned.last:
+            raise made_anew(owned.tp.partition, f"block {message.offset} came again, and it is another one")
 
     async def _apply(self, owned: _OwnedLane, messages: Sequence[Any]) -> None:
         if not messages:
@@ -166,6 +174,7 @@ class Lanes:
         if blocks:
             await self._send(owned, blocks)
         owned.next_offset = messages[-1].offset + 1
+        owned.last = LastBlock.of(messages[-1].offset, messages[-1].value)
 
     async def _send(self, owned: _OwnedLane, blocks: list[tuple[int, Records]]) -> None:
         output = owned.lane.apply(blocks)
@@ -240,7 +249,7 @@ class Lanes:
             if not self._is_ours(generation) or tp.partition in self.owned:
                 return self.owned.get(tp.partition)
             start = self.app.consumer.starts[tp]
-            owned = self.owned[tp.partition] = _OwnedLane(tp, lane, start)
+            owned = self.owned[tp.partition] = _OwnedLane(tp, lane, start, recovered.last_block())
             logger.info("lane %d: restored %d symbols, goes on at %d", tp.partition, len(recovered.rows), start)
         return owned
 
@@ -261,10 +270,20 @@ class Lanes:
             end = self.app.consumer.highwater(tp)
             before, since_s = self._progress.get(tp.partition, (-1, now_s))
             is_busy = owned is not None and owned.lock.locked()
+            if end is not None and end < at and not is_busy:
+                await self._check_end(tp, at)
             if end is None or at >= end or at != before or is_busy:
                 self._progress[tp.partition] = at, now_s
             elif now_s - since_s > _STUCK_S:
                 await self._unstick(tp, end)
+
+    async def _check_end(self, tp: Any, at: int) -> None:
+        try:
+            await self._recovery.check_end(tp, at)
+        except KafkaError:
+            logger.warning("%s[%d]: the brokers do not tell where it ends; asking again", tp.topic, tp.partition)
+        except InvariantError as error:
+            await self._crash(error)
 
     async def _unstick(self, tp: Any, end: int) -> None:
         generation = self.app.consumer_generation_id
@@ -306,7 +325,7 @@ class Lanes:
         lane, writes = owned.lane, []
         async with owned.lock:
             next_offset = owned.next_offset
-            marker = marker_row(lane.partition, next_offset, lane.windows.states[: lane.windows.count])
+            marker = marker_row(lane.partition, next_offset, lane.windows.states[: lane.windows.count], owned.last)
             dirty = lane.changed()
         for start in range(0, len(dirty), _SLICE_ROWS):
             async with owned.lock:

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from agents.checkpoint import Recovered, is_marker, is_newer, newest_of
+from agents.checkpoint import LastBlock, Recovered, is_marker, is_newer, newest_of
 from agents.metrics import LaneMetrics
 from stream.app import StateTable, TickloomApp
 from stream.errors import InvariantError
@@ -13,6 +13,14 @@ from stream.records import PREDICTION, partition_of
 from stream.topics import STATE_CHANGELOG, TICKS
 
 logger = logging.getLogger(__name__)
+
+
+def made_anew(partition: int, seen: str) -> InvariantError:
+    """Return the error of a lane whose topic is not the one that its state has seen."""
+    return InvariantError(
+        f"lane {partition}: {seen}: {TICKS} was deleted and made anew, or its end was lost. To start over with the "
+        "ticks that there are now, see `Ticks made anew` in docs/operations.md"
+    )
 
 
 class Recovery:
@@ -46,10 +54,10 @@ class Recovery:
         if missing is not None:
             raise InvariantError(
                 f"lane {tp.partition}: the changelog {STATE_CHANGELOG} is not whole: {missing}. It must be "
-                "compacted, never deleted by age. To start from the oldest ticks that there are, delete it and the "
-                "offsets of the group, with all workers stopped"
+                "compacted, never deleted by age. To start from the oldest ticks that there are, stop all workers "
+                "and run `tickloom topics --forget-state`"
             )
-        await self._check_topic(tp, recovered.newest_offset())
+        await self._check_topic(tp, recovered)
         return recovered
 
     async def _read_changelog(self, tp: Any) -> Recovered:
@@ -60,13 +68,26 @@ class Recovery:
             self._table.data[key] = value
         return Recovered(tp.partition, rows)
 
-    async def _check_topic(self, tp: Any, seen: int) -> None:
-        end = await self._app.end_offset(tp)
+    async def _check_topic(self, tp: Any, recovered: Recovered) -> None:
+        last = recovered.last_block()
+        seen, end = max(recovered.newest_offset(), last.offset), await self._app.end_offset(tp)
         if seen >= end:
-            raise InvariantError(
-                f"lane {tp.partition}: its state has seen {TICKS}[{tp.partition}]@{seen}, which ends before {end}: "
-                f"the topic was deleted and made anew. Delete {STATE_CHANGELOG} and the group's offsets as well"
-            )
+            raise made_anew(tp.partition, f"its state has seen block {seen}, and the topic ends before {end}")
+        if last.offset >= 0:  # what retention has taken cannot be compared, nor can it be another topic's
+            async for message in self._app.read(tp, last.offset, last.offset + 1):
+                if LastBlock.of(message.offset, message.value) != last:
+                    raise made_anew(tp.partition, f"block {last.offset} is not the one that its state has seen")
+
+    async def check_end(self, tp: Any, seen: int) -> None:
+        """Ask the brokers whether a partition has the blocks before ``seen``, as it must.
+
+        Raises:
+            InvariantError: it ends before them.
+            KafkaError: the brokers do not tell.
+        """
+        end = await self._app.end_offset(tp)
+        if end < seen:
+            raise made_anew(tp.partition, f"it has seen the blocks before {seen}, and the topic ends before {end}")
 
     def _table_rows(self, partition: int) -> dict[bytes, bytes]:
         rows = dict(self._table.data.items())

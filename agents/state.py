@@ -145,8 +145,8 @@ def decode_state(raw: bytes) -> Records:
     if version != STATE_VERSION or len(raw) != STATE.itemsize:
         raise UnknownVersion(
             f"a state row of version {version} with {len(raw)} bytes; this tickloom reads version "
-            f"{STATE_VERSION} with {STATE.itemsize} bytes. Run the version that wrote it, or rebuild the state by "
-            "replaying the ticks into a new application id"
+            f"{STATE_VERSION} with {STATE.itemsize} bytes. Run the version that wrote it, or start over with the "
+            "ticks that there are: stop all workers and run `tickloom topics --forget-state`"
         )
     return np.frombuffer(raw, STATE, 1)
 

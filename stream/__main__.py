@@ -247,11 +247,26 @@ def train(
 
 
 @cli.command(epilog="Example: tickloom topics --kafka localhost:9092")
-def topics(kafka: KafkaFlag = None, as_json: JsonFlag = False) -> None:
+def topics(
+    forget_state: Annotated[
+        bool, typer.Option("--forget-state", help="Delete what workers remember: they start over; see --yes.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Really.")] = False,
+    kafka: KafkaFlag = None,
+    as_json: JsonFlag = False,
+) -> None:
     """Create the topics that are missing, and list what each holds."""
     from stream import inspection
+    from stream.topics import forget_state as forget
 
     settings = _load(kafka=kafka).settings
+    if forget_state:
+        if not yes:
+            raise SettingsError(
+                "--forget-state deletes what the engine knows of every symbol, and workers start over with the "
+                "oldest ticks that there are: read docs/operations.md, then give --yes as well"
+            )
+        asyncio.run(forget(settings))
     rows = asyncio.run(inspection.topics(settings))
     _print(rows, as_json, lambda: inspection.table("Topics", rows))
 

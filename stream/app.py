@@ -126,6 +126,10 @@ class TickloomApp(faust.App):
         Raises:
             ServerError: the brokers do not give them.
         """
+        if start >= end:
+            # A consumer that is stopped before it has done anything raises CancelledError; Faust would take it for
+            # its own, and start the lanes anew for ever.
+            return
         where = aiokafka.TopicPartition(tp.topic, tp.partition)
         reader = aiokafka.AIOKafkaConsumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
         await reader.start()

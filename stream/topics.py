@@ -4,10 +4,18 @@ partition would crash-loop the worker with PartitionsMismatch."""
 import asyncio
 import contextlib
 import logging
+import time
 from dataclasses import dataclass, field
 
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    CommitFailedError,
+    KafkaError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+    for_code,
+)
 
 from stream.errors import ServerError, SettingsError
 from stream.settings import Settings
@@ -23,6 +31,7 @@ STATE_TABLE = "windows"
 STATE_CHANGELOG = f"{APP_ID}-{STATE_TABLE}-changelog"
 
 _RETRY_S = 2.0
+_DELETED_WITHIN_S = 30.0
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -85,6 +94,56 @@ async def create_topics(bootstrap: str, partitions: int, replication: int, reten
         return [spec.name for spec in missing]
     finally:
         await admin.close()
+
+
+async def forget_state(settings: Settings) -> None:
+    """Make workers start over with the oldest ticks that there are, as if none had ever run.
+
+    First they lose their place in the ticks, then their state. Where this is cut off in between they read all ticks
+    again and skip those that their state has seen; run it again.
+
+    Raises:
+        SettingsError: ``settings.kafka`` is not set.
+        ServerError: a worker is running, or the broker refused.
+    """
+    address = broker(settings)
+    wanted = address, settings.partitions, settings.replication, settings.retention_hours
+    await create_topics(*wanted)
+    await _go_to_the_start(address, settings.partitions)
+    admin = AIOKafkaAdminClient(bootstrap_servers=address, client_id=f"{APP_ID}-topics")
+    await admin.start()
+    try:
+        reply = await admin.delete_topics([STATE_CHANGELOG])
+        for name, code in reply.topic_error_codes:
+            if code and for_code(code) is not UnknownTopicOrPartitionError:
+                raise ServerError(f"the broker did not delete topic {name}: {for_code(code).__name__}")
+        deadline_s = time.monotonic() + _DELETED_WITHIN_S
+        while any(info["topic"] == STATE_CHANGELOG for info in await admin.describe_topics()):
+            if time.monotonic() > deadline_s:
+                raise ServerError(f"topic {STATE_CHANGELOG} was deleted and is still there; try again later")
+            await asyncio.sleep(0.1)
+    finally:
+        await admin.close()
+    await create_topics(*wanted)
+    logger.info("the state is forgotten; workers start with the oldest ticks that there are")
+
+
+async def _go_to_the_start(address: str, partitions: int) -> None:
+    # Only somebody who is not in the group, and only while nobody is, may commit like this: the broker sees to it.
+    # Offset 0 is as good as none: `stream/consumer.py` goes on with the oldest message then.
+    consumer = AIOKafkaConsumer(bootstrap_servers=address, group_id=APP_ID, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        parts = [TopicPartition(TICKS, number) for number in range(partitions)]
+        consumer.assign(parts)
+        await consumer.commit(dict.fromkeys(parts, 0))
+    except CommitFailedError:
+        raise ServerError(
+            f"the group {APP_ID} has members: stop all workers first; one that was killed counts as one until its "
+            "session is over"
+        ) from None
+    finally:
+        await consumer.stop()
 
 
 def broker(settings: Settings) -> str:

@@ -86,6 +86,7 @@ class Part:
             logger.warning("%s ended with code %s:\n%s", self.role.name, self.exit_code, self.last_lines())
         elif time.monotonic() - self._died_s >= _RESTART_AFTER_S:
             self.restarts += 1
+            self._child.kill()  # it is dead; this closes our end of its pipe
             self.start()
 
     async def poll(self, session: aiohttp.ClientSession) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from agents.checkpoint import MARKER, Recovered, is_marker, is_newer, marker_row, newest_of
+from agents.checkpoint import MARKER, NO_BLOCK, LastBlock, Recovered, is_marker, is_newer, marker_row, newest_of
 from agents.state import STATE, STATE_VERSION
 from stream.errors import UnknownVersion
 
@@ -72,3 +72,12 @@ def test_a_marker_of_another_version_is_refused() -> None:
     rows[key] = other.tobytes()
     with pytest.raises(UnknownVersion, match="marker of version 9"):
         Recovered(2, rows)
+
+
+def test_a_checkpoint_knows_the_last_block_before_it() -> None:
+    rows = states((b"A", 5, 7))
+    last = LastBlock.of(9, b"block")
+    key, value = marker_row(2, 10, rows, last)
+    assert Recovered(2, {key: value}).last_block() == last
+    assert last != LastBlock.of(9, b"another block")
+    assert Recovered(2, {}).last_block() == NO_BLOCK == Recovered(2, table(rows)).last_block()

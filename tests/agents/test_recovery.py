@@ -5,6 +5,7 @@ import os
 import sys
 from asyncio.subprocess import PIPE
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -153,3 +154,31 @@ async def test_a_recovery_that_does_not_get_on_ends_the_worker(
             child.kill()
     assert child.returncode == InvariantError.exit_code
     assert b"the tables do not get on" in said
+
+
+async def test_a_log_that_begins_again_or_ends_before_what_was_seen_stops_the_worker(
+    kafka_io: Kafka, new_worker: NewWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A leader that had lost the end of its log, or a new topic of the same name, without any rebalance: the client
+    # reads from the start, and what comes at the offsets that were seen before would pass for repetitions.
+    feed = Feed()
+    async with new_worker("w1") as worker:
+        await kafka_io.send(trades(feed, "END", 5))
+        await until(lambda: worker.metrics.predictions >= 40, "all ticks are predicted")
+        lanes, app = worker.lanes, worker.app
+        owned = next(iter(lanes.owned.values()))
+        blocks = {(row.partition, row.offset): row.value for row in await kafka_io.read(TICKS)}
+        same = blocks[owned.tp.partition, owned.last.offset]
+        await lanes._take(owned, [SimpleNamespace(offset=owned.last.offset, value=same)])
+        with pytest.raises(InvariantError, match="came again, and it is another one"):
+            await lanes._take(owned, [SimpleNamespace(offset=owned.last.offset, value=same[:-1] + b"?")])
+
+        async def earlier(tp: Any) -> int:
+            return lanes.owned[tp.partition].next_offset - 1
+
+        await lanes.read_what_does_not_come()
+        assert lanes.failure is None
+        monkeypatch.setattr(app, "end_offset", earlier)
+        monkeypatch.setattr(app.consumer, "highwater", lambda tp: 0)
+        await lanes.read_what_does_not_come()
+        assert "the topic ends before" in str(lanes.failure)

@@ -9,6 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from stream.__main__ import cli
+from stream.embedded.kafka import EmbeddedKafka
+from stream.topics import STATE_CHANGELOG
 
 COMMANDS = sorted(command.name or command.callback.__name__ for command in cli.registered_commands)
 
@@ -95,6 +97,7 @@ def test_settings_are_shown_with_their_origin_and_without_secrets() -> None:
         (["resume", "AIG", "--at", "2999-01-01", "--kafka", "127.0.0.1:9"], {}, 2, "still to come"),
         (["worker", "--kafka", "127.0.0.1:9"], {"TICKLOOM_SYMBOLS": "@/nowhere"}, 2, "/nowhere"),
         (["worker", "--kafka", "127.0.0.1:9"], {"TICKLOOM_OUTLIER_BPS": "0"}, 2, "outlier_bps"),
+        (["topics", "--forget-state", "--kafka", "127.0.0.1:9"], {}, 2, "--yes"),
         (["demo", "--day", "2013-10-07"], {}, 2, "--replay"),
         (["ingest", "binance", "--kafka", "127.0.0.1:9"], {}, 2, "--symbols"),
         (["replay", "/nowhere", "--kafka", "127.0.0.1:9"], {}, 3, "/nowhere"),
@@ -109,6 +112,13 @@ def test_a_mistake_is_one_plain_line_and_an_exit_code(
     assert answer.returncode == code
     assert said in answer.stderr
     assert "Traceback" not in answer.stderr
+
+
+def test_workers_are_made_to_start_over(kafka: EmbeddedKafka) -> None:
+    answer = tickloom("topics", "--forget-state", "--yes", "--json", "--kafka", kafka.bootstrap)
+    assert answer.returncode == 0, answer.stderr
+    messages = {row["topic"]: row["messages"] for row in json.loads(answer.stdout)}
+    assert messages[STATE_CHANGELOG] == 0
 
 
 def test_a_settings_file_is_read(tmp_path: Path) -> None:

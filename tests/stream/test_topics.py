@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 
@@ -20,6 +21,7 @@ from stream.topics import (
     await_topics,
     broker,
     create_topics,
+    forget_state,
     topic_specs,
 )
 
@@ -64,6 +66,27 @@ async def test_another_number_of_partitions_is_refused_for_symbols_would_change_
     await create_topics(kafka.bootstrap, PARTITIONS, 1, 24.0)
     with pytest.raises(ServerError, match=r"has 4 partitions and the setting `partitions` says 5; set it to what"):
         await create_topics(kafka.bootstrap, PARTITIONS + 1, 1, 24.0)
+
+
+async def test_the_state_is_forgotten_only_while_no_worker_runs(kafka: EmbeddedKafka) -> None:
+    settings = Settings(kafka=kafka.bootstrap, partitions=PARTITIONS)
+    await create_topics(kafka.bootstrap, PARTITIONS, 1, 24.0)
+    async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+        await producer.send_and_wait(STATE_CHANGELOG, b"row", key=b"AIG", partition=0)
+    part, changelog = TopicPartition(TICKS, 0), TopicPartition(STATE_CHANGELOG, 0)
+    worker = AIOKafkaConsumer(TICKS, bootstrap_servers=kafka.bootstrap, group_id=APP_ID, enable_auto_commit=False)
+    async with worker:
+        while part not in worker.assignment():
+            await asyncio.sleep(0.05)
+        await worker.commit({part: 7})
+        with pytest.raises(ServerError, match="stop all workers first"):
+            await forget_state(settings)
+        assert await worker.committed(part) == 7
+        assert (await worker.end_offsets([changelog]))[changelog] == 1
+    await forget_state(settings)
+    async with AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, group_id=APP_ID) as reader:
+        assert await reader.committed(part) == 0
+        assert (await reader.end_offsets([changelog]))[changelog] == 0
 
 
 def test_a_broker_that_is_not_set_is_asked_for() -> None:
