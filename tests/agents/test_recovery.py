@@ -120,7 +120,7 @@ async def test_ticks_that_the_brokers_deleted_before_they_were_applied_are_count
 
 
 STUCK_WORKER = """
-import asyncio, sys
+import asyncio, logging, sys
 import lane_worker
 from stream.app import TickloomApp
 from stream.consumer import StreamConsumer
@@ -130,6 +130,7 @@ async def deliver_nothing(consumer, records, is_ours):
 
 StreamConsumer._deliver = deliver_nothing
 TickloomApp.recovery_patience_s = 3.0
+logging.basicConfig()
 asyncio.run(lane_worker.serve(*sys.argv[1:]))
 """
 
