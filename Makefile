@@ -46,7 +46,11 @@ train: .venv-train ## Train a model on simulated ticks, or on recorded ones with
 	@$(bin)/tickloom train --out .tickloom/trained/model.onnx $(ARGS)
 
 .PHONY: bench
-bench: .venv-demo ## Measure the engine's latency here, and its throughput with ARGS="--ticks DIR --day DAY".
+bench: .venv-demo ## Measure the latency from tick to prediction at several rates.
+	@$(bin)/python -m bench.latency $(ARGS)
+
+.PHONY: bench-spine
+bench-spine: .venv-demo ## Send a recorded day through everything as fast as it goes: ARGS="--ticks DIR --day DAY".
 	@$(bin)/python -m bench.spine $(ARGS)
 
 .PHONY: bench-lanes

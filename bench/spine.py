@@ -1,16 +1,14 @@
-"""How many ticks a second go through the whole engine, and how long does a tick take to its prediction?
+"""How fast does a recorded day go through the whole engine, and do all ways out agree on it in the end?
 
-    python -m bench.spine --ticks ../shared/data/ticks/us_equity --day 2013-10-07 [--seconds 20] [--json FILE]
+    python -m bench.spine --ticks ../shared/data/ticks/us_equity --day 2013-10-07 [--json FILE]
 
-One run, one machine, embedded Apache Kafka, every role a process of its own as in production:
+One run, one machine, every role a process of its own as in production: embedded Kafka, ClickHouse and Valkey, a
+replay as fast as it goes, a worker, both exporters, the gateway, and a WebSocket client that follows every symbol.
+Timed from the first tick sent to the last prediction in Kafka, in ClickHouse and in Redis. The run fails (exit code
+1) unless every accepted tick has one prediction, ClickHouse has each once and without a gap, and Redis and the
+WebSocket client have the newest of each symbol. ``--sinks none`` leaves the ways out away: source, Kafka and worker.
 
-* throughput: a recorded day is sent as fast as it goes; from the first tick sent to the last prediction read back
-  from Kafka, one prediction for each accepted tick (left out without ``--ticks``);
-* latency: an open loop, the simulator's own schedule that never waits for answers, at several rates; from the
-  source's receive stamp to the prediction in the hands of a consumer, with the stage stamps of each prediction;
-* baseline: a plain Faust worker (`bench/plain_faust.py`) at the same broker, afterwards.
-
-Absolute figures belong to the machine and to what else runs on it; compare the ratios.
+Latency is `bench/latency.py`'s question, the comparison with others `bench/lanes.py`'s.
 """
 
 import argparse
@@ -27,22 +25,22 @@ from typing import Any
 
 import aiohttp
 import numpy as np
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka import AIOKafkaConsumer
 from numpy.typing import NDArray
+from pydantic import SecretStr
 
+from stream.demo.listener import FeedView, listen
+from stream.demo.outcome import Outcome, read_outcome
 from stream.demo.parts import Part, Role
-from stream.embedded.kafka import EmbeddedKafka
-from stream.embedded.process import Child, Command
+from stream.embedded.ports import free_port
+from stream.embedded.servers import EmbeddedServers
 from stream.records import PREDICTION, decode_block
 from stream.settings import Settings
 from stream.topics import PREDICTIONS, create_topics
 
 PARTITIONS = 4
-RATES_PER_S = (100, 1_000, 10_000)
-QUANTILES = (50, 90, 99, 99.9, 99.99)
-BASELINE_TICKS = 20_000
 _PATIENCE_S = 300.0
+_WAYS_OUT = (["export", "redis"], ["export", "clickhouse"], ["gateway"])
 
 
 @dataclass
@@ -80,37 +78,6 @@ async def healthy(part: Part, session: aiohttp.ClientSession) -> None:
         await asyncio.sleep(0.1)
 
 
-async def throughput(settings: Settings, root: Path, role: Role) -> dict[str, Any]:
-    """Send a day as fast as it goes; return ticks, seconds and ticks a second."""
-    reading = Reading([])
-    follower = asyncio.create_task(follow(str(settings.kafka), reading))
-    worker = Part(Role("worker", ["worker"], {}), settings, root)
-    source = Part(role, settings, root)
-    try:
-        async with aiohttp.ClientSession() as session:
-            worker.start()
-            await healthy(worker, session)
-            source.start()
-            while not source.finished:
-                await source.poll(session)
-                source.restart_if_dead()
-                await asyncio.sleep(0.05)
-            await settled(worker, reading, session)
-        first_ns = min(int(records["recv_ns"].min()) for _, records in reading.blocks)
-        seconds = (reading.last_ns - first_ns) / 1e9
-        return {
-            "predictions": reading.predictions,
-            "accepted_ticks": worker.health["ticks"]["accepted"],
-            "seconds": round(seconds, 2),
-            "predictions_per_s": round(reading.predictions / seconds),
-            "stages_us": worker.health["stages_us"],
-        }
-    finally:
-        source.stop()
-        worker.stop()
-        follower.cancel()
-
-
 async def settled(worker: Part, reading: Reading, session: aiohttp.ClientSession) -> None:
     """Wait until the bench has read all that the worker made, and the worker makes no more."""
     before = -1
@@ -123,101 +90,113 @@ async def settled(worker: Part, reading: Reading, session: aiohttp.ClientSession
         await asyncio.sleep(1.0)
 
 
-async def latency(settings: Settings, root: Path, seconds: float) -> list[dict[str, Any]]:
-    """Return percentiles in ms at each rate, in all and for each stage."""
+async def sinks_have(settings: Settings, predictions: int) -> tuple[dict[str, int], Outcome]:
+    """Return when (ns) each sink was first seen to hold all predictions, and what they hold then."""
+    reached: dict[str, int] = {}
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while True:
+        outcome = await read_outcome(settings)
+        held = {"clickhouse": outcome.clickhouse_distinct, "redis": outcome.redis_latest_seq_sum}
+        for name, count in held.items():
+            if count >= predictions:
+                reached.setdefault(name, time.time_ns())
+        if len(reached) == len(held):
+            return reached, outcome
+        if time.monotonic() > deadline_s:
+            raise TimeoutError(f"{predictions} predictions were made; the sinks hold {outcome}")
+        await asyncio.sleep(0.2)
+
+
+async def measure(settings: Settings, root: Path, source: Part, with_sinks: bool) -> dict[str, Any]:
+    """Send the day; return rates and what every way out holds."""
+    reading, feed = Reading([]), FeedView()
+    tasks = [asyncio.create_task(follow(str(settings.kafka), reading))]
+    ways_out = [Part(Role(" ".join(role), role, {}), settings, root) for role in (_WAYS_OUT if with_sinks else ())]
     worker = Part(Role("worker", ["worker"], {}), settings, root)
-    rows = []
+    parts = [worker, *ways_out]
     try:
         async with aiohttp.ClientSession() as session:
-            worker.start()
-            await healthy(worker, session)
-            for rate in RATES_PER_S:
-                reading = Reading([])
-                follower = asyncio.create_task(follow(str(settings.kafka), reading))
-                role = Role(f"source-{rate}", ["ingest", "simulator", "--rate", str(rate), "--seed", str(rate)], {})
-                source = Part(role, settings, root)
-                await asyncio.sleep(1.0)
-                source.start()
-                await healthy(source, session)
-                await asyncio.sleep(seconds)
-                source.stop()
-                await asyncio.sleep(1.0)
-                follower.cancel()
-                rows.append(percentiles(rate, reading))
+            for part in parts:
+                part.start()
+            for part in parts:
+                await healthy(part, session)
+            if with_sinks:
+                tasks.append(
+                    asyncio.create_task(listen(f"ws://127.0.0.1:{settings.gateway_port}/feed", None, feed))
+                )
+            source.start()
+            while not source.finished:
+                await source.poll(session)
+                source.restart_if_dead()
+                await asyncio.sleep(0.05)
+            await settled(worker, reading, session)
+            report = rates(reading, worker)
+            if with_sinks:
+                report |= await agreement(settings, reading, feed)
+            return report
     finally:
-        worker.stop()
-    return rows
+        for part in (source, *parts):
+            part.stop()
+        for task in tasks:
+            task.cancel()
 
 
-def percentiles(rate: int, reading: Reading) -> dict[str, Any]:
-    """Summarise what was read at one rate, without its first fifth: the ramp-up of the processes."""
-    blocks = reading.blocks[len(reading.blocks) // 5 :]
-    read_ns = np.concatenate([np.full(len(records), at_ns) for at_ns, records in blocks])
-    records = np.concatenate([records for _, records in blocks])
-    spans = {
-        "total": read_ns - records["recv_ns"],
-        "source_to_lane": records["consumed_ns"] - records["recv_ns"],
-        "features": records["features_ns"] - records["consumed_ns"],
-        "inference": records["inferred_ns"] - records["features_ns"],
-        "publish": records["published_ns"] - records["inferred_ns"],
-        "lane_to_reader": read_ns - records["published_ns"],
+def rates(reading: Reading, worker: Part) -> dict[str, Any]:
+    """Return predictions, seconds and predictions a second, as read back from Kafka."""
+    first_ns = min(int(records["recv_ns"].min()) for _, records in reading.blocks)
+    seconds = (reading.last_ns - first_ns) / 1e9
+    return {
+        "ticks": worker.health["ticks"],
+        "predictions": reading.predictions,
+        "seconds": round(seconds, 2),
+        "predictions_per_s": round(reading.predictions / seconds),
     }
-    ms = {
-        name: {f"p{q}": round(float(np.percentile(span, q)) / 1e6, 3) for q in QUANTILES}
-        for name, span in spans.items()
+
+
+async def agreement(settings: Settings, reading: Reading, feed: FeedView) -> dict[str, Any]:
+    """Return when the sinks had everything, and whether all ways out agree."""
+    reached, outcome = await sinks_have(settings, reading.predictions)
+    newest: dict[str, int] = {}
+    for _, records in reading.blocks:
+        for symbol, seq in zip(records["symbol"].tolist(), records["seq"].tolist(), strict=True):
+            newest[symbol.decode()] = max(seq, newest.get(symbol.decode(), 0))
+    deadline_s = time.monotonic() + 10
+    while {name: item["seq"] for name, item in feed.latest.items()} != newest and time.monotonic() < deadline_s:
+        await asyncio.sleep(0.1)
+    websocket = {name: item["seq"] for name, item in feed.latest.items()}
+    first_ns = min(int(records["recv_ns"].min()) for _, records in reading.blocks)
+    total = sum(newest.values())
+    exact = outcome.clickhouse_rows == outcome.clickhouse_distinct == outcome.redis_latest_seq_sum == total
+    return {
+        "seconds_to": {name: round((at_ns - first_ns) / 1e9, 2) for name, at_ns in reached.items()},
+        "newest_seq": newest,
+        "websocket_newest_seq": websocket,
+        **outcome.as_dict(),
+        "agree": exact and outcome.clickhouse_gaps == 0 and websocket == newest and total == reading.predictions,
     }
-    return {"ticks_per_s": rate, "predictions": len(records), "ms": ms}
-
-
-async def baseline(bootstrap: str, root: Path) -> dict[str, Any]:
-    """Return what a plain Faust worker reaches with one message per tick."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    names = ("plain-ticks", "plain-predictions", "plain-plain-windows-changelog")
-    await admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in names])
-    await admin.close()
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, linger_ms=5)
-    await producer.start()
-    for number in range(BASELINE_TICKS):
-        symbol = f"S{number % 3}"
-        value = json.dumps({"symbol": symbol, "price": 100.0 + number % 7}).encode()
-        await producer.send("plain-ticks", value, key=symbol.encode())
-    await producer.stop()
-    consumer = AIOKafkaConsumer("plain-predictions", bootstrap_servers=bootstrap, auto_offset_reset="earliest")
-    await consumer.start()
-    argv = [sys.executable, "-m", "bench.plain_faust", bootstrap, str(PARTITIONS), str(root / "plain")]
-    with Path("/dev/null").open("rb") as nothing:
-        child = Child("plain-faust", Command(argv, Path.cwd()), root / "plain-faust.log", nothing.fileno())
-    try:
-        await asyncio.wait_for(consumer.getone(), _PATIENCE_S)
-        begun_s, seen = time.monotonic(), 1
-        while seen < BASELINE_TICKS:
-            seen += sum(map(len, (await consumer.getmany(timeout_ms=1000)).values()))
-        seconds = time.monotonic() - begun_s
-        return {"predictions": seen, "seconds": round(seconds, 2), "predictions_per_s": round(seen / seconds)}
-    finally:
-        child.stop(10.0)
-        await consumer.stop()
 
 
 async def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run all three parts on one broker and return the report."""
+    """Run the day and return the report."""
     root = Path(tempfile.mkdtemp(prefix="tickloom-bench-"))
-    with EmbeddedKafka(root) as kafka:
-        settings = Settings(kafka=kafka.bootstrap, data_dir=root, partitions=PARTITIONS)
-        await create_topics(kafka.bootstrap, PARTITIONS, 1, 24.0)
+    with_sinks = arguments.sinks == "all"
+    with EmbeddedServers(root, clickhouse=with_sinks, redis=with_sinks) as servers:
+        assert servers.kafka is not None
+        settings = Settings(
+            kafka=servers.kafka.bootstrap,
+            clickhouse=SecretStr(servers.clickhouse.url) if servers.clickhouse else None,
+            redis=SecretStr(servers.redis.url) if servers.redis else None,
+            data_dir=root,
+            partitions=PARTITIONS,
+            gateway_port=free_port(),
+        )
+        await create_topics(servers.kafka.bootstrap, PARTITIONS, 1, 24.0)
+        flags = ["replay", str(arguments.ticks), "--speed", "max", "--day", arguments.day]
+        source = Part(Role("source", flags, {}, ends_by_itself=True), settings, root)
+        say(f"{arguments.day} of {arguments.ticks}")
         machine = {"cpu_count": os.cpu_count(), "python": platform.python_version()}
-        report: dict[str, Any] = {"bench": "spine", "machine": machine}
-        say("latency")
-        report["latency"] = await latency(settings, root, arguments.seconds)
-        if arguments.ticks is not None:
-            say("throughput")
-            flags = ["replay", str(arguments.ticks), "--speed", "max", "--day", arguments.day]
-            report["throughput"] = await throughput(settings, root, Role("source", flags, {}, ends_by_itself=True))
-            say("baseline: plain Faust")
-            report["baseline"] = await baseline(kafka.bootstrap, root)
-            ratio = report["throughput"]["predictions_per_s"] / report["baseline"]["predictions_per_s"]
-            report["times_plain_faust"] = round(ratio, 1)
+        report = {"bench": "spine", "machine": machine, "sinks": arguments.sinks}
+        report |= await measure(settings, root, source, with_sinks)
     return report
 
 
@@ -229,15 +208,18 @@ def say(line: str, bench: str = "spine") -> None:
 def main() -> None:
     """Parse the command line, run, print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ticks", type=Path, help="directory of recorded ticks, for the throughput")
+    parser.add_argument("--ticks", type=Path, required=True, help="directory of recorded ticks")
     parser.add_argument("--day", default="2013-10-07")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each rate of the latency part")
+    parser.add_argument("--sinks", choices=("all", "none"), default="all", help="with the ways out, or without")
     parser.add_argument("--json", type=Path, help="write the report here too")
     arguments = parser.parse_args()
-    report = json.dumps(asyncio.run(run(arguments)), indent=2)
-    print(report)
+    report = asyncio.run(run(arguments))
+    text = json.dumps(report, indent=2)
+    print(text)
     if arguments.json is not None:
-        arguments.json.write_text(report + "\n")
+        arguments.json.write_text(text + "\n")
+    if not report.get("agree", True):
+        sys.exit(1)
 
 
 if __name__ == "__main__":
