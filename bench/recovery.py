@@ -2,11 +2,12 @@
 
     python -m bench.recovery [--symbols 100,1000,10000] [--rounds 20] [--json FILE]
 
-For each number of symbols: a worker sees every symbol ``--rounds`` times and keeps its state, is killed (SIGKILL)
-and started again at once, and one more tick of every symbol is sent. Timed from the start of the process: until it has
-joined the group (Faust has read the changelog by then), and until the predictions of all those ticks are in Kafka,
-which needs every row of every lane. The killed worker's place in the group is kept by the broker until its session is
-over, so the time to join has that session in it (6 s here); ``--stop`` asks it to stop instead (SIGTERM).
+For each number of symbols: a worker sees every symbol ``--rounds`` times and keeps its state, is killed
+(SIGKILL) and started again at once, and one more tick of every symbol is sent. Timed from the start of the
+process: until it has joined the group (Faust has read the changelog by then), and until the predictions of all
+those ticks are in Kafka, which needs every row of every lane. The killed worker's place in the group is kept by
+the broker until its session is over, so the time to join has that session in it (6 s here); ``--stop`` asks it
+to stop instead (SIGTERM).
 """
 
 import argparse

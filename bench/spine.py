@@ -3,10 +3,10 @@
     python -m bench.spine --ticks ../shared/data/ticks/us_equity --day 2013-10-07 [--json FILE]
 
 One run, one machine, every role a process of its own as in production: embedded Kafka, ClickHouse and Valkey, a
-replay as fast as it goes, a worker, both exporters, the gateway, and a WebSocket client that follows every symbol.
-Timed from the first tick sent to the last prediction in Kafka, in ClickHouse and in Redis. The run fails (exit code
-1) unless every accepted tick has one prediction, ClickHouse has each once and without a gap, and Redis and
-the WebSocket client have the newest of each symbol. ``--sinks none`` leaves the ways out away.
+replay as fast as it goes, a worker, both exporters, the gateway, and a WebSocket client that follows every
+symbol. Timed from the first tick sent to the last prediction in Kafka, in ClickHouse and in Redis. The run
+fails (exit code 1) unless every accepted tick has one prediction, ClickHouse has each once and without a gap,
+and Redis and the WebSocket client have the newest of each symbol. ``--sinks none`` leaves the ways out away.
 
 Latency is `bench/latency.py`'s question, the comparison with others `bench/lanes.py`'s.
 """
