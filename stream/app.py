@@ -106,7 +106,9 @@ class TickloomApp(faust.App):
         while True:
             await asyncio.sleep(_WATCH_S)
             is_recovering = self.consumer.assignment() and not self.consumer.starts
-            read = sum(self.tables.recovery.active_offsets.values()) if is_recovering else None
+            # Faust has None where it has not looked yet.
+            offsets = [offset or 0 for offset in self.tables.recovery.active_offsets.values()]
+            read = sum(offsets) if is_recovering else None
             if read is None or read != before:
                 before, since_s = read, time.monotonic()
             elif time.monotonic() - since_s > self.recovery_patience_s:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from agents import features
 from models.onnx_wire import read_graph
 from models.step_graph import StepWeights, read_step
 from stream.errors import ModelError
@@ -21,7 +22,7 @@ def read(path: Path, change: Callable[[Any], None] | None = None, layers: int = 
     model = onnx.load(path)
     if change is not None:
         change(model.graph)
-    return read_step(read_graph(model.SerializeToString()), 18, layers, units)
+    return read_step(read_graph(model.SerializeToString()), features.COUNT, layers, units)
 
 
 def node(graph: Any, output: str) -> Any:
