@@ -26,6 +26,7 @@ from typing import Any
 
 import aiohttp
 import numpy as np
+import orjson
 import uvloop
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from numpy.typing import NDArray
@@ -132,11 +133,13 @@ async def read_kafka(bootstrap: str, reading: Reading) -> None:
 async def read_websocket(port: int, seen: list[tuple[int, str, int]]) -> None:
     """Note (when, symbol, seq) of every prediction that the feed sends. Cancelling it is safe."""
     async with connect(f"ws://127.0.0.1:{port}/feed", max_size=None) as feed:
-        ask = {"op": "subscribe", "channel": "prediction", "symbols": ["LAT.*"], "mode": "full"}
+        ask = {"op": "subscribe", "channel": "prediction", "symbols": ["*"], "mode": "full"}
         await feed.send(json.dumps(ask))
         async for raw in feed:
             now_ns = time.time_ns()
-            seen += [(now_ns, one["symbol"], one["seq"]) for one in json.loads(raw).get("predictions", ())]
+            message = orjson.loads(raw)
+            if message["type"] == "prediction":
+                seen += [(now_ns, one["symbol"], one["seq"]) for one in message.get("predictions", [message])]
 
 
 async def run_rate(
