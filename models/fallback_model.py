@@ -1,4 +1,4 @@
-"""The fallback as a model that can serve: the class frequencies of late, whatever the tick. Made without TensorFlow.
+"""The fallback as a model that can serve: the class frequencies of late, whatever the tick. Needs no TensorFlow.
 
 It goes through the same loader, the same registry and the same swap as any model, so that going back to it is
 nothing special. What it lacks beside the fallback in `agents/outcomes.py` is the memory of the last outcome, which
@@ -84,7 +84,7 @@ def write_fallback(
 
 
 def _model(logits: NDArray[np.float32]) -> bytes:
-    tensors = {
+    tensors: dict[str, NDArray[np.float32] | NDArray[np.int64]] = {
         "nothing": np.zeros((1, 3), np.float32),
         "logits": logits,
         "no_return": np.zeros((1, 1), np.float32),

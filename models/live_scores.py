@@ -18,7 +18,7 @@ from stream.records import Records
 SUMS: Final = (
     "outcomes",
     "moved",  # not flat
-    "hits",  # of those: up was likelier than down, and it went up, or the other way round; half where they are equal
+    "hits",  # of those: the likelier of up and down is what it did; half of one where both are as likely
     "log_loss",
     "brier",
     "fallback_outcomes",  # those on which the fallback had something to say

@@ -7,10 +7,10 @@ window is dependent in ways that nobody knows.
 
 The test bets. Let d be an observation (loss of the served model minus that of the other, less a tolerance), and b
 the most that the other could have lost in that window, which its probabilities tell beforehand. If the served model
-is no worse, a bet of a share f pays 1 + f d / b, on average at most 1, and never less than 1 - f. The product of the
-payments of all windows is the *e-value*; the mean over some shares f is one too. Whatever the dependence within
-windows, and however often one looks, an e-value of a model that is no worse ever reaches 1 / alpha with a probability
-of at most alpha.
+is no worse, a bet of a share f pays 1 + f d / b, on average at most 1, and never less than 1 - f. The product of
+the payments of all windows is the *e-value*; the mean over some shares f is one too. Whatever the dependence within
+windows, and however often one looks, the e-value of a model that is no worse ever reaches 1 / alpha with a
+probability of at most alpha.
 
 What "no worse" means: in no window, given all that was known before, does it lose more on average than the other
 does, plus the tolerance.

@@ -15,7 +15,7 @@ from agents.outcomes import OutcomeJoin
 from models.live_scores import HOUR_NS, SUMS, Floats, group_sums, rows_of_sums
 from models.trial import Trial
 from stream.errors import RecordError
-from stream.records import OUTCOME_SHADOW, Records
+from stream.records import Records
 
 # Hours of scores that are kept of each model, and models of which scores are kept at all: the busiest in time.
 KEPT_HOURS: Final = 24

@@ -196,6 +196,35 @@ async def run_exporter(settings: Settings, stop: asyncio.Event, sink: str) -> No
     await {"redis": redis_sink.run_redis, "clickhouse": clickhouse_sink.run_clickhouse}[sink](settings, stop)
 
 
+async def run_outcomes(settings: Settings, stop: asyncio.Event) -> None:
+    """Tell what came of predictions, and go back to the model before when it must be, until ``stop`` is set.
+
+    Raises:
+        SettingsError: ``kafka`` is not set, or a period is not one.
+    """
+    from agents import features
+    from agents.periods import Periods
+    from exporters.intake import Intake
+    from exporters.metrics import IntakeMetrics
+    from exporters.outcome_board import OutcomeBoard
+    from exporters.outcome_stream import OutcomeStream
+    from models.guard import Guard
+    from models.registry import Registry
+    from stream.clock import wall_ns
+
+    health, metrics = Health("outcomes", {"outcomes": "starting"}), CollectorRegistry()
+    models = Registry(settings.registry_url, settings.data_dir / "models")
+    available = features.names(Periods.of(settings))
+    fixed = (settings.model, available, settings.partitions, settings.rollback_false_alarms)
+    guard = Guard(models, broker(settings), *fixed)
+    board = OutcomeBoard(metrics, guard, wall_ns)
+    intake = Intake(IntakeMetrics(CollectorRegistry()))
+    stream = OutcomeStream(settings, guard, models, board, intake, health, wall_ns)
+    async with TelemetryServer(health, metrics, board.figures, settings.host, settings.exporter_port):
+        if await await_topics(settings, health, stop):
+            await stream.run(stop)
+
+
 async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
     """Serve the feed and the page until ``stop`` is set; then tell the clients and close."""
     from exporters import gateway
