@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from agents.drift import Drift
+from exporters.metrics import IntakeMetrics
 from models.guard import Guard
 from models.live_scores import SUMS, Floats, rows_of_sums, scores_of
 from models.watch import PartitionWatch, Service
@@ -43,16 +44,15 @@ _PER_SYMBOL: Final = ("outcomes", "moved", "hits")
 class OutcomeBoard:
     """Adds up what the partitions know; Prometheus's objects are made when it asks."""
 
-    def __init__(self, registry: CollectorRegistry, guard: Guard, clock: Clock) -> None:
+    def __init__(self, registry: CollectorRegistry, guard: Guard, intake: IntakeMetrics, clock: Clock) -> None:
         """Register with ``registry``."""
         self.watches: dict[int, PartitionWatch] = {}
         self.answers: Drift | None = None  # of the model in service
         self.rollbacks = 0
         self.failed_rollbacks = 0
         self.restarts = 0
-        self.bad = 0
         self.lag_blocks: dict[str, int] = {}
-        self._guard, self._clock = guard, clock
+        self._guard, self._intake, self._clock = guard, intake, clock
         self._symbols: dict[bytes, Floats] = {}
         registry.register(self)
 
@@ -168,7 +168,7 @@ class OutcomeBoard:
         yield CounterMetricFamily(
             "tickloom_model_rollback_failures", "Models that should go and could not", value=self.failed_rollbacks
         )
-        yield CounterMetricFamily("tickloom_bad_predictions", "Rows that cannot be true", value=self.bad)
+        yield CounterMetricFamily("tickloom_bad_predictions", "Rows that cannot be true", value=self._intake.bad)
         for number, name in enumerate(_PER_SYMBOL):
             family = CounterMetricFamily(
                 f"tickloom_symbol_{name}",

@@ -217,9 +217,9 @@ async def run_outcomes(settings: Settings, stop: asyncio.Event) -> None:
     available = features.names(Periods.of(settings))
     fixed = (settings.model, available, settings.partitions, settings.rollback_false_alarms)
     guard = Guard(models, broker(settings), *fixed)
-    board = OutcomeBoard(metrics, guard, wall_ns)
-    intake = Intake(IntakeMetrics(CollectorRegistry()))
-    stream = OutcomeStream(settings, guard, models, board, intake, health, wall_ns)
+    read = IntakeMetrics(CollectorRegistry())  # it only counts what is bad here, and the board shows that
+    board = OutcomeBoard(metrics, guard, read, wall_ns)
+    stream = OutcomeStream(settings, guard, models, board, Intake(read), health, wall_ns)
     async with TelemetryServer(health, metrics, board.figures, settings.host, settings.exporter_port):
         if await await_topics(settings, health, stop):
             await stream.run(stop)

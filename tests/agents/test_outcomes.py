@@ -60,8 +60,7 @@ def real_rows(shared_data: Path) -> HistoryRows:
 
 
 def of_history(rows: HistoryRows, horizon_ns: int) -> Records:
-    made = predictions(rows.event_ns, rows.ref_price, rows.symbol_row, horizon_ns)
-    return made
+    return predictions(rows.event_ns, rows.ref_price, rows.symbol_row, horizon_ns)
 
 
 @pytest.mark.parametrize("horizon_s", [1, 10, 60])
