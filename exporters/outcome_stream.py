@@ -22,22 +22,20 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from agents.drift import Drift
 from exporters.intake import Intake, Message
+from exporters.outcome_alarm import OutcomeAlarm
 from exporters.outcome_board import OutcomeBoard
 from exporters.waiting import BROKER_PATIENCE_S, Backoff, pause
-from models.artifact import load
-from models.guard import Guard, Trip
+from models.guard import Guard
 from models.promotion import Promotion
 from models.registry import Registry
-from models.watch import PartitionWatch, Service
+from models.watch import PartitionWatch
 from stream.clock import NS_PER_S, Clock
 from stream.errors import ModelError, RecordError, RegistryError, ServerError
-from stream.records import MAX_BLOCK_RECORDS, MODEL_EVENT, ModelEventKind, Records, encode_block, join_records
+from stream.records import MAX_BLOCK_RECORDS, Records, encode_block, join_records
 from stream.settings import Settings
 from stream.telemetry import Health
 from stream.topics import (
-    MODEL_EVENTS,
     MODEL_SCORES,
     MODELS,
     OUTCOME_STATE,
@@ -85,17 +83,15 @@ class OutcomeStream:
             health: told when Kafka or a rollback fails.
             clock: ns since 1970 UTC.
         """
-        self._settings, self._guard, self._registry = settings, guard, registry
-        self._board, self._intake, self._health, self._clock = board, intake, health, clock
+        self._settings, self._guard, self._board = settings, guard, board
+        self._intake, self._health = intake, health
         self._watches: dict[int, PartitionWatch] = {}
         self._next: dict[TopicPartition, int] = {}
         self._sends: list[asyncio.Future[Any]] = []
         self._producer: Any = None
         self._consumer: Any = None
-        self._served: Service | None = None
-        self._acted: Trip | None = None
-        self._act_after_s = self._kept_s = self._told_s = 0.0
-        self._drifted: set[str] = set()
+        self._alarm = OutcomeAlarm(settings, guard, registry, board, health, clock, self._send)
+        self._kept_s = self._told_s = 0.0
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set; then keep what is known."""
@@ -215,7 +211,7 @@ class OutcomeStream:
             if part.topic != MODELS:
                 await self._take(part, messages)
         await self._bound_sends(_MOST_UNACKNOWLEDGED)
-        await self._act()
+        await self._alarm.act()
         now_s = time.monotonic()
         if now_s - self._told_s > _TELL_EVERY_S:
             self._told_s = now_s
@@ -234,30 +230,18 @@ class OutcomeStream:
             service = self._guard.service()
             bands = {terms.model_id: terms.dead_band_bps for terms in self._guard.terms.values()}
             running = set(self._guard.said.challengers) | ({service.previous_id} if service else set())
+            is_new = any(watch.service != service for watch in self._watches.values())
             for watch in self._watches.values():
                 watch.know(bands)
                 watch.keep_shadows({model for model in running if model is not None})
                 if service is not None:
                     watch.serve(service)
-            if service is not None and service != self._served:
-                await self._on_service(service)
+            if service is not None:
+                await self._alarm.on_service(service, is_new=is_new)
             await self._guard.keep_previous_in_shadow()
             self._health.recover("models")
         except (ModelError, RegistryError) as error:
             self._health.fail("models", f"{error}; outcomes of models that are not known are not told")
-
-    async def _on_service(self, service: Service) -> None:
-        self._served = service
-        self._board.answers, self._drifted = await asyncio.to_thread(self._answers, service), set()
-        promotion = self._guard.said.champion
-        why = "the model of the settings" if promotion is None else f"{promotion.by}: {promotion.reason}"
-        await self._event(ModelEventKind.SERVED, service.model_id, service.previous_id or 0, 0.0, why)
-
-    def _answers(self, service: Service) -> Drift | None:
-        champion = self._guard.said.champion
-        path = self._settings.model if champion is None else self._registry.fetch(champion.version)
-        expected = load(path, self._guard.available).card.training.get("answers")
-        return None if expected is None else Drift(expected, ANSWERS)
 
     async def _take(self, part: TopicPartition, messages: Sequence[Message]) -> None:
         blocks = [(message.offset, self._intake.decode([message])) for message in messages]
@@ -271,15 +255,9 @@ class OutcomeStream:
         outcomes = self._watches[part.partition].take(rows, offsets, is_shadow=is_shadow)
         if not is_shadow:
             self._board.take(outcomes)
-            self._watch_answers(rows)
+            self._alarm.look_at_answers(rows)
         for start in range(0, len(outcomes), MAX_BLOCK_RECORDS):
             await self._send(OUTCOMES, part.partition, outcomes[start : start + MAX_BLOCK_RECORDS])
-
-    def _watch_answers(self, rows: Records) -> None:
-        drift, service = self._board.answers, self._served
-        if drift is not None and service is not None:
-            ours = rows[rows["model_id"] == service.model_id][:: max(1, len(rows) // 64)]
-            drift.add(np.stack([ours[name] for name in ANSWERS], axis=1))
 
     async def _send(self, topic: str, partition: int, records: Records) -> None:
         self._sends.append(await self._producer.send(topic, encode_block(records), partition=partition))
@@ -288,45 +266,6 @@ class OutcomeStream:
         if len(self._sends) > most:
             sends, self._sends = self._sends, []
             await asyncio.gather(*sends)
-
-    async def _act(self) -> None:
-        """Take the model in service out of it, if a trial says so."""
-        trip = self._guard.trip(self._watches.values())
-        if trip is None or time.monotonic() < self._act_after_s:
-            return
-        service, known = trip.service, self._board.since_promotion()
-        other = 0 if service.previous_id is None else service.previous_id
-        if self._acted is None or self._acted.service != service:
-            self._acted = trip
-            logger.error("%s, %d outcomes since it was promoted", trip, known)
-            await self._event(ModelEventKind.TRIPPED, service.model_id, other, trip.e_value, str(trip))
-        if not self._settings.rollback:
-            self._health.fail("rollback", f"{trip}, and the setting rollback is off: promote another one")
-            return
-        self._act_after_s = time.monotonic() + _ACT_AGAIN_S
-        try:
-            watches = self._watches.values()
-            shares = np.mean([watch.served.frequencies() for watch in watches], axis=0)
-            clock_ns = max(watch.served.clock_ns for watch in watches)
-            promotion = await self._guard.go_back(trip, shares, clock_ns)
-        except (ModelError, RegistryError, ServerError) as error:
-            self._board.failed_rollbacks += 1
-            self._health.fail("rollback", f"{trip}, and it stays in service: {error}")
-            await self._event(ModelEventKind.ROLLBACK_FAILED, service.model_id, other, trip.e_value, str(error))
-            return
-        self._board.rollbacks += 1
-        self._health.recover("rollback")
-        logger.error("%s is in service again: %s", promotion.version, trip)
-        text = f"{promotion.version}: {trip}"
-        await self._event(ModelEventKind.ROLLED_BACK, service.model_id, promotion.model_id, trip.e_value, text)
-
-    async def _event(self, kind: ModelEventKind, model: int, other: int, value: float, text: str) -> None:
-        event = np.zeros(1, MODEL_EVENT)
-        event["at_ns"], event["kind"], event["model_id"], event["other_id"] = self._clock(), kind, model, other
-        event["event_ns"] = max((max(0, watch.served.clock_ns) for watch in self._watches.values()), default=0)
-        event["value"], event["predictions"] = min(value, 1e300), self._board.since_promotion()
-        event["detail"] = text.encode("ascii", "replace")[: MODEL_EVENT["detail"].itemsize]
-        await self._send(MODEL_EVENTS, 0, event)
 
     async def _tell(self) -> None:
         for part, at in self._next.items():
@@ -338,16 +277,7 @@ class OutcomeStream:
         for model, told in self._board.scores().items():
             value = orjson.dumps(told)
             self._sends.append(await self._producer.send(MODEL_SCORES, value, key=b"%016x" % model, partition=0))
-        await self._tell_drift()
-
-    async def _tell_drift(self) -> None:
-        drift, service = self._board.answers, self._served
-        psi = {} if drift is None else drift.psi()
-        for name, value in psi.items():
-            if value > MUCH_DRIFT and service is not None and name not in self._drifted:
-                self._drifted.add(name)
-                text = f"{name} has left the training span: PSI {value:.3g}"
-                await self._event(ModelEventKind.DRIFTED, service.model_id, 0, value, text)
+        await self._alarm.tell_drift()
 
     async def _keep(self) -> None:
         """Keep what is known, after the outcomes before it."""

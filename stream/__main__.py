@@ -207,7 +207,7 @@ def export(
 
 @cli.command(epilog="Example: tickloom outcomes --kafka localhost:9092")
 def outcomes(kafka: KafkaFlag = None, port: PortFlag = None) -> None:
-    """Tell what came of predictions, score models, and take one out of service that is worse than the one before."""
+    """Tell what came of predictions, score the models, and take one out of service that is worse than before."""
     from stream import compose
 
     settings = _load(kafka=kafka, exporter_port=port).settings

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,9 @@ from exporters.intake import Intake
 from exporters.metrics import IntakeMetrics
 from exporters.outcome_board import OutcomeBoard
 from exporters.outcome_stream import OutcomeStream
+from models import fallback_model
 from models import guard as guarding
-from models.fallback_model import write_fallback
+from models.artifact import load
 from models.guard import Guard
 from models.promotion import promote, read_models
 from models.registry import Registry, Version
@@ -38,15 +40,17 @@ GOOD, POISON = (0.3, 0.4, 0.3), (0.98, 0.01, 0.01)
 def write_model(folder: Path, name: str, shares: tuple[float, ...]) -> Path:
     folder = folder / name
     folder.mkdir()
-    write_fallback(
-        folder / "model.onnx",
-        np.array(shares),
-        feature=features.NAMES[0],
-        horizon_ns=10 * S,
-        dead_band_bps=1.0,
-        seen_from_ns=0,
-        seen_to_ns=1,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fallback_model, "NAME", name)  # the simplest model there is, but not the fallback
+        fallback_model.write_fallback(
+            folder / "model.onnx",
+            np.array(shares),
+            feature=features.NAMES[0],
+            horizon_ns=10 * S,
+            dead_band_bps=1.0,
+            seen_from_ns=0,
+            seen_to_ns=1,
+        )
     return folder / "model.onnx"
 
 
@@ -60,9 +64,6 @@ class World:
         self.registry = Registry(self.settings.registry_url)
         self.board: Any = None
         self.seq = 0
-        self.offset = 0
-        self.price = 100.0
-        self.generator = np.random.default_rng(1)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[Health]:
@@ -121,6 +122,26 @@ class World:
         blocks = [decode_block(message.value, dtype) for message in await self.read(topic, partition)]
         return np.concatenate([np.zeros(0, dtype), *blocks])
 
+    async def serve_until_rolled_back(
+        self, rollbacks: int, model: int, shares: tuple[float, ...], shadow: int | None = None
+    ) -> int:
+        """Let a model predict until it is taken out of service; return how many predictions it served."""
+        served = 0
+        while self.board.rollbacks < rollbacks:
+            assert served < 2_000, f"not taken out of service: {self.board.trials()}"
+            start, settled = self.seq, self.board.tallies()["settled"]
+            await self.send(self.predictions(50, model, shares))
+            if shadow is not None:
+                await self.send(self.predictions(50, shadow, GOOD, start), SHADOW_PREDICTIONS)
+            served += 50
+            deadline_s = time.monotonic() + 10
+            while (
+                self.board.tallies()["settled"] < settled + (80 if shadow else 50) and time.monotonic() < deadline_s
+            ):
+                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.2)  # one more turn of the loop: it may act on them
+        return served
+
     @property
     def base_id(self) -> int:
         return int(orjson.loads(self.settings.model.with_suffix(".json").read_bytes())["model_id"], 16)
@@ -141,7 +162,9 @@ async def world(own_kafka: EmbeddedKafka, tmp_path: Path) -> World:
     return World(own_kafka.bootstrap, tmp_path)
 
 
-async def test_outcomes_survive_a_restart_and_a_poisoned_model_goes(world: World, eventually: Any) -> None:
+async def test_outcomes_survive_a_restart_and_models_that_are_worse_go_one_by_one(
+    world: World, eventually: Any
+) -> None:
     base = world.base_id
     sent = [world.predictions(500, base, GOOD)]
     async with world.running() as health:
@@ -181,23 +204,13 @@ async def test_outcomes_survive_a_restart_and_a_poisoned_model_goes(world: World
         # The one before is put into shadow by itself.
         await eventually(lambda: base in world.board._guard.said.challengers)
         poison_id = Version.parse(poison).model_id
-        served = 0
-        while world.board.rollbacks == 0 and served < 5_000:
-            start = world.seq
-            await world.send(world.predictions(50, poison_id, POISON))
-            await world.send(world.predictions(50, base, GOOD, start), SHADOW_PREDICTIONS)
-            served += 50
-            settled = world.board.tallies()["settled"]
-            with contextlib.suppress(AssertionError):
-                await eventually(lambda settled=settled: world.board.tallies()["settled"] >= settled + 90, 3.0)
-        assert world.board.rollbacks == 1
+        served = await world.serve_until_rolled_back(1, poison_id, POISON, shadow=base)
         assert served <= 400, "a model that is sure of the wrong thing goes within minutes of 1 tick a second"
         said = await read_models(bootstrap)
         assert said.champion is not None
         assert said.champion.version == previous
         assert said.champion.urgent
         assert said.champion.by == guarding.NAME
-        assert poison in (world.board._guard.bad or {poison})
         await eventually(lambda: world.board._guard.service().model_id == base)
         assert "tickloom_model_rollbacks_total 1.0" in generate_latest(world.metrics).decode()
         # It is not put into shadow as "the one before", and not gone back to.
@@ -209,18 +222,21 @@ async def test_outcomes_survive_a_restart_and_a_poisoned_model_goes(world: World
             return {value["role"] for value in values[-2:]} == {"champion", "retired"}
 
         await eventually(is_told)
+
+        # Now the one before turns bad as well. The poisoned one is not gone back to: the fallback takes over.
+        await world.serve_until_rolled_back(2, base, POISON)
+        said = await read_models(bootstrap)
+        assert said.champion is not None
+        assert said.champion.version.startswith("fallback/")
+        assert said.champion.version not in (previous, poison)
+        await eventually(lambda: world.board._guard.service().model_id == said.champion.model_id)
+        assert world.board._guard.bad == {previous, poison}
+        shares = load(world.registry.fetch(said.champion.version)).card.golden.answers[0, :3]
+        assert shares.min() > 0.05
     events = await world.records(MODEL_EVENTS, 0, MODEL_EVENT)
     kinds = [ModelEventKind(kind) for kind in events["kind"]]
-    assert [kind for kind in kinds if kind != ModelEventKind.SERVED] == [
-        ModelEventKind.TRIPPED,
-        ModelEventKind.ROLLED_BACK,
-    ]
+    others = [kind for kind in kinds if kind != ModelEventKind.SERVED]
+    assert others == [ModelEventKind.TRIPPED, ModelEventKind.ROLLED_BACK] * 2
     tripped = events[np.array(kinds) == ModelEventKind.TRIPPED][0]
     assert tripped["model_id"] == poison_id
     assert 0 < tripped["predictions"] <= served
-
-
-async def test_a_model_that_nothing_came_before_gives_way_to_the_fallback(
-    own_kafka: EmbeddedKafka, tmp_path: Path
-) -> None:
-    await create_topics(own_kafka.bootstrap, PARTITIONS, 1, 24.0)
