@@ -98,7 +98,7 @@ PREDICTION: Final = np.dtype(
         ("ref_price", "<f8"),  # the price that the expected return refers to
         ("horizon_ns", "<i8"),
         ("model_id", "<u8"),  # first 8 bytes of the SHA-256 of the model's weights
-        ("feature_hash", "<u8"),  # FNV-1a in four strands over the 64-bit words of the feature row: agents/kernel.py
+        ("feature_hash", "<u8"),  # FNV-1a, in four strands of 64-bit words, of the feature row
         ("p_down", "<f4"),
         ("p_flat", "<f4"),
         ("p_up", "<f4"),
@@ -170,7 +170,7 @@ def encode_block(records: Records) -> bytes:
     if not 1 <= len(records) <= MAX_BLOCK_RECORDS:
         raise RecordError(f"a block holds 1 to {MAX_BLOCK_RECORDS} records, not {len(records)}")
     header = _HEADER.pack(MAGIC, kind, version, len(records), records.dtype.itemsize)
-    return b"".join((header, np.ascontiguousarray(records).view(np.uint8)))
+    return b"".join((header, np.ascontiguousarray(records).view(np.uint8).data))
 
 
 def decode_block(data: bytes, dtype: np.dtype[np.void]) -> Records:
