@@ -140,10 +140,11 @@ class OutcomeBoard:
         service = self._guard.service()
         champion = None if service is None else self.scores().get(service.model_id)
         recent = {} if champion is None else champion["recent"]
-        told = ("hit_rate", "fallback_hit_rate")
+        told = ("hit_rate", "fallback_hit_rate", "majority_hit_rate")
         return {
             "model": "" if service is None else f"{service.model_id:016x}",
             **{name: f"{recent[name]:.1%}" for name in told if recent.get(name) is not None},
+            "moved": recent.get("moved", 0),
             "settled": tallies["settled"],
             "pending": self.pending(),
             "unknown_model": tallies["unknown_model"],
