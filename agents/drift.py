@@ -12,18 +12,19 @@ Both are about a single feature's distribution, not about whether the model is w
 Source: Siddiqi, "Credit Risk Scorecards", 2006 (PSI and its limits); Kolmogorov 1933, Smirnov 1948.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from prometheus_client.core import GaugeMetricFamily, Metric
-
-from stream.records import Records
 
 BINS: Final = 10
+# Where the metadata of a model has its references, in ``training``, and the names of the answers' columns.
+FEATURES_KEY: Final = "feature_bins"
+ANSWERS_KEY: Final = "answer_bins"
+ANSWERS: Final = ("p_down", "p_flat", "p_up", "expected_return_bps")
 # Rows that a distribution is estimated from, at the most: neighbours tell the same, more of them tell no more.
-_MOST_ROWS: Final = 200_000
+MOST_ROWS: Final = 200_000
 # Old values fade once there are so many: with 64 of a lane each second, after some minutes.
 _WINDOW_ROWS: Final = 20_000
 FEWEST_ROWS: Final = 500  # below this a share is a guess, and PSI mostly noise
@@ -39,7 +40,7 @@ def reference(values: NDArray[Any], names: Sequence[str]) -> dict[str, Any]:
         values: ``float32[N, F]``, all finite, N >= 1: features of the training span, or answers to them.
         names: of the F columns.
     """
-    some = np.asarray(values[:: -(-len(values) // _MOST_ROWS)], np.float32)
+    some = np.asarray(values[:: -(-len(values) // MOST_ROWS)], np.float32)
     out: dict[str, Any] = {}
     for name, column in zip(names, some.T, strict=True):
         # An edge belongs to the bin below it. Beyond the lowest and the highest value there is a bin for what never
@@ -98,47 +99,3 @@ def _psi(shares: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
 
 def _ks(shares: NDArray[np.float64], expected: NDArray[np.float64]) -> float:
     return float(np.abs(np.cumsum(shares) - np.cumsum(expected)).max())
-
-
-class FeatureDrift:
-    """Samples the newest feature rows of the symbols of a worker, and tells Prometheus how they have drifted."""
-
-    def __init__(self, model_id: int, expected: Mapping[str, Any], available: Sequence[str]) -> None:
-        """Begin.
-
-        Args:
-            model_id: whose reference it is.
-            expected: as `reference` made it.
-            available: the features in a row.
-        """
-        self.model_id = model_id
-        self._drift = Drift(expected, available)
-        self._next = 0
-
-    def sample(self, states: Records, most: int = 64) -> None:
-        """Take the newest feature row of up to ``most`` symbols, in turn: some 0.5 ms, whatever there is.
-
-        Args:
-            states: ``STATE[S]`` of a lane, those in use.
-        """
-        if len(states) == 0:
-            return
-        chosen = (self._next + np.arange(min(most, len(states)))) % len(states)
-        self._next = int(chosen[-1]) + 1
-        chosen = chosen[states["seq"][chosen] > 0]
-        if len(chosen):
-            recent = states["recent"]
-            newest = (states["seq"][chosen] - 1) % recent.shape[1]
-            self._drift.add(recent[chosen, newest.astype(np.int64)])
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield the metrics: the protocol of a Prometheus collector. Two series for each feature of the model."""
-        for name, told, values in (
-            ("tickloom_feature_drift_psi", "PSI of a feature against the training span", self._drift.psi()),
-            ("tickloom_feature_drift_ks", "KS distance of a feature against the training span", self._drift.ks()),
-        ):
-            family = GaugeMetricFamily(name, told, labels=["feature"])
-            for feature, value in values.items():
-                family.add_metric([feature], value)
-            yield family
-        yield GaugeMetricFamily("tickloom_feature_drift_rows", "Rows that the drift is told of", self._drift.rows)

@@ -8,11 +8,11 @@ from typing import Final
 
 import numpy as np
 
-from agents.drift import Drift
+from agents.drift import ANSWERS, ANSWERS_KEY, Drift
 from exporters.outcome_board import OutcomeBoard
 from models.artifact import load
-from models.guard import Guard
 from models.registry import Registry
+from models.rollback import Guard
 from models.watch import Service
 from stream.clock import Clock
 from stream.errors import ModelError, RegistryError, ServerError
@@ -23,7 +23,6 @@ from stream.topics import MODEL_EVENTS
 
 logger = logging.getLogger(__name__)
 
-ANSWERS: Final = ("p_down", "p_flat", "p_up", "expected_return_bps")
 MUCH_DRIFT: Final = 0.25
 _ACT_AGAIN_S: Final = 5.0  # after a rollback that failed
 _SAMPLED_ROWS: Final = 64  # of the predictions that come together
@@ -86,7 +85,7 @@ class OutcomeAlarm:
     def _answers(self, service: Service) -> Drift | None:
         champion = self._guard.said.champion
         path = self._settings.model if champion is None else self._registry.fetch(champion.version)
-        expected = load(path, self._guard.available).card.training.get("answers")
+        expected = load(path, self._guard.available).card.training.get(ANSWERS_KEY)
         return None if expected is None else Drift(expected, ANSWERS)
 
     def look_at_answers(self, rows: Records) -> None:

@@ -10,8 +10,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from agents.drift import Drift
 from exporters.metrics import IntakeMetrics
-from models.guard import Guard
 from models.live_scores import SUMS, Floats, rows_of_sums, scores_of
+from models.rollback import Guard
 from models.watch import PartitionWatch, Service
 from stream.clock import Clock
 from stream.records import Records

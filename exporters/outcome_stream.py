@@ -26,9 +26,9 @@ from exporters.intake import Intake, Message
 from exporters.outcome_alarm import OutcomeAlarm
 from exporters.outcome_board import OutcomeBoard
 from exporters.waiting import BROKER_PATIENCE_S, Backoff, pause
-from models.guard import Guard
 from models.promotion import Promotion
 from models.registry import Registry
+from models.rollback import Guard
 from models.watch import PartitionWatch
 from stream.clock import NS_PER_S, Clock
 from stream.errors import ModelError, RecordError, RegistryError, ServerError

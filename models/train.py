@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from agents import features
+from agents import drift, features
 from agents.inference import MODEL_STATE_FLOATS, Predictor
 from agents.periods import DEFAULT, Periods
 from models import lstm
@@ -246,6 +246,8 @@ def _fit(
 
 def _draft_card(graph: bytes, rows: HistoryRows, spans: Spans, settings: TrainSettings) -> ModelCard:
     names = settings.feature_names
+    some = np.flatnonzero(spans.train)[:: 1 + len(rows.features) // drift.MOST_ROWS]
+    trained = rows.features[some][:, features.indices(names, features.names(settings.periods))]
     nothing = Golden(np.zeros((1, len(names)), np.float32), np.zeros((1, 4), np.float32), GOLDEN_TOLERANCE)
     return ModelCard(
         name=settings.name,
@@ -264,7 +266,7 @@ def _draft_card(graph: bytes, rows: HistoryRows, spans: Spans, settings: TrainSe
         code_version=code_version(),
         golden=nothing,
         libraries=library_versions(),
-        training=dataclasses.asdict(settings),
+        training=dataclasses.asdict(settings) | {drift.FEATURES_KEY: drift.reference(trained, names)},
     )
 
 
@@ -285,4 +287,5 @@ def _judge(card: ModelCard, predictor: Predictor, rows: HistoryRows, labels: Lab
         card,
         metrics=score(answers, seen, spans.held_out_counts[later], prior),
         warmup_ticks=measure_warmup(predictor, recent, answers),
+        training={**card.training, drift.ANSWERS_KEY: drift.reference(answers, drift.ANSWERS)},
     )

@@ -15,7 +15,7 @@ from agents.outcomes import OutcomeJoin
 from models.live_scores import HOUR_NS, SUMS, Floats, group_sums, rows_of_sums
 from models.trial import Trial
 from stream.errors import RecordError
-from stream.records import Records
+from stream.records import OUTCOME_WARMING, Records
 
 # Hours of scores that are kept of each model, and models of which scores are kept at all: the busiest in time.
 KEPT_HOURS: Final = 24
@@ -149,7 +149,9 @@ class PartitionWatch:
         if is_shadow:
             trial = self.trials.get(PREVIOUS)
             if trial is not None:
-                of = outcomes[outcomes["model_id"] == service.previous_id]
+                # In shadow it starts with an empty state; windows in which it was not there yet are left out.
+                warm = (outcomes["flags"] & OUTCOME_WARMING) == 0
+                of = outcomes[(outcomes["model_id"] == service.previous_id) & warm]
                 of = of[trial.counts(of["from_ns"])]
                 names = ("p_down", "p_flat", "p_up")
                 trial.add_other(of["from_ns"], of["log_loss"].astype(np.float64), _worst_loss(of, names))

@@ -36,6 +36,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     from agents.periods import Periods
     from agents.state_view import StateView
     from agents.windows import Windows
+    from models.feature_drift import FeatureDrift
     from models.predictor import load_predictor
     from stream.app import create_app, tell_address
     from stream.symbols import read_symbols
@@ -65,6 +66,9 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     app = create_app(settings)
     lanes = Lanes(app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics)
 
+    drift = FeatureDrift(features.names(periods))
+    registry.register(drift)
+
     def figures() -> dict[str, Any]:
         return {
             "partitions": sorted(lanes.owned),
@@ -87,9 +91,11 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         await app.start()
         del health.problems["lanes"]
         freeze_garbage()
+        watching = asyncio.create_task(drift.watch(lanes))
         try:
             await app.wait_for_stopped(stop)
         finally:
+            watching.cancel()
             await app.stop()
     if lanes.failure is not None:
         raise lanes.failure
@@ -208,8 +214,8 @@ async def run_outcomes(settings: Settings, stop: asyncio.Event) -> None:
     from exporters.metrics import IntakeMetrics
     from exporters.outcome_board import OutcomeBoard
     from exporters.outcome_stream import OutcomeStream
-    from models.guard import Guard
     from models.registry import Registry
+    from models.rollback import Guard
     from stream.clock import wall_ns
 
     health, metrics = Health("outcomes", {"outcomes": "starting"}), CollectorRegistry()

@@ -7,12 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from prometheus_client import CollectorRegistry, generate_latest
 
-from agents import features
-from agents.drift import FEWEST_ROWS, Drift, FeatureDrift, reference
-from agents.windows import Windows
-from stream.records import TickKind, empty_ticks
+from agents.drift import FEWEST_ROWS, Drift, reference
 
 NAMES = ("plain", "constant", "few")
 
@@ -68,23 +64,3 @@ def test_shares_of_any_column_sum_to_one_and_it_has_not_drifted_from_itself(valu
     drift.add(np.tile(values, 2 * FEWEST_ROWS)[:, None])
     assert drift.psi()["x"] < 1e-6
     assert drift.ks()["x"] < 1e-4
-
-
-def test_the_newest_rows_of_a_lane_are_told_to_prometheus() -> None:
-    windows = Windows(0, 0)
-    ticks = empty_ticks(2_000)
-    ticks["symbol"], ticks["kind"] = b"AIG", TickKind.QUOTE
-    ticks["source_seq"] = ticks["event_ns"] = ticks["recv_ns"] = 1 + np.arange(2_000) * 1_000_000
-    for name in ("bid", "ask", "bid_size", "ask_size"):
-        ticks[name] = 100.0 + (name == "ask")
-    rows = windows.step(ticks[:1_000], np.zeros(1_000, np.int64)).features.copy()
-    monitor = FeatureDrift(7, reference(rows, features.NAMES), features.NAMES)
-    for at in range(1_000, 2_000):
-        windows.step(ticks[at : at + 1], np.array([at]))
-        monitor.sample(windows.states[: windows.count])
-    registry = CollectorRegistry()
-    registry.register(monitor)
-    text = generate_latest(registry).decode()
-    assert "tickloom_feature_drift_rows 1000.0" in text
-    assert text.count("tickloom_feature_drift_psi{") == features.COUNT
-    assert text.count("tickloom_feature_drift_ks{") == features.COUNT

@@ -12,13 +12,13 @@ import pytest
 import yaml
 from prometheus_client import CollectorRegistry
 
-from agents.drift import FeatureDrift
 from agents.metrics import LaneMetrics
 from exporters.feed_metrics import FeedMetrics
 from exporters.metrics import IntakeMetrics, SinkMetrics
 from exporters.outcome_board import OutcomeBoard
-from models.guard import Guard
+from models.feature_drift import FeatureDrift
 from models.registry import Registry
+from models.rollback import Guard
 from stream.clock import wall_ns
 from stream.settings import load_settings
 from stream.sources.delivery import Delivery
@@ -70,7 +70,7 @@ def exported() -> set[str]:
     registries.append(CollectorRegistry())
     OutcomeBoard(registries[-1], guard, IntakeMetrics(CollectorRegistry()), wall_ns)
     registries.append(CollectorRegistry())
-    registries[-1].register(FeatureDrift(0, {}, ()))
+    registries[-1].register(FeatureDrift(()))
     families = [family for registry in registries for family in registry.collect()]
     return {family.name + end for family in families for end in _SERIES_OF[family.type]}
 

@@ -19,12 +19,11 @@ from exporters.intake import Intake
 from exporters.metrics import IntakeMetrics
 from exporters.outcome_board import OutcomeBoard
 from exporters.outcome_stream import OutcomeStream
-from models import fallback_model
-from models import guard as guarding
+from models import fallback_model, rollback
 from models.artifact import load
-from models.guard import Guard
 from models.promotion import promote, read_models
 from models.registry import Registry, Version
+from models.rollback import Guard
 from stream.clock import wall_ns
 from stream.embedded.kafka import EmbeddedKafka
 from stream.records import MODEL_EVENT, OUTCOME, PREDICTION, ModelEventKind, Records, decode_block, encode_block
@@ -210,7 +209,7 @@ async def test_outcomes_survive_a_restart_and_models_that_are_worse_go_one_by_on
         assert said.champion is not None
         assert said.champion.version == previous
         assert said.champion.urgent
-        assert said.champion.by == guarding.NAME
+        assert said.champion.by == rollback.NAME
         await eventually(lambda: world.board._guard.service().model_id == base)
         assert "tickloom_model_rollbacks_total 1.0" in generate_latest(world.metrics).decode()
         # It is not put into shadow as "the one before", and not gone back to.
