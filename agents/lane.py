@@ -168,7 +168,7 @@ class Lane:
 
     def _predict_mixed(self, source: "_Source", step: Step) -> Records:
         """Predict with the model of each symbol, while some have switched and others have not."""
-        self.timeline.give_new_rows_a_model(int(source.offsets[0]))
+        self.timeline.give_a_model(step.rows, int(source.offsets[0]))
         predictions = np.zeros(len(step.rows), PREDICTION)
         ids = self.windows.states["model_id"][step.rows]
         left = len(ids)

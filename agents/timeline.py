@@ -9,6 +9,7 @@ itself.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from agents.windows import Windows
 from stream.errors import InvariantError
 from stream.records import Records
 
+NO_MODEL: Final = 0  # of a row without predictions: its ticks were all refused
 Blocks = Sequence[tuple[int, Records]]
 
 
@@ -100,15 +102,16 @@ class Timeline:
         self._settle(offset)
         return due
 
-    def give_new_rows_a_model(self, offset: int) -> None:
-        """Set the model of symbols that ticked for the first time in the block at ``offset``."""
-        start = self._known
+    def give_a_model(self, rows: NDArray[np.int64], offset: int) -> None:
+        """Set the model of those ``rows`` that had no prediction before the block at ``offset``."""
         self._meet_new_rows()
-        targets = self._targets(self._known, offset)[start:]
-        for row, target in enumerate(targets.tolist(), start):
-            predictor = self.serving if target < 0 else self._flights[target].predictor
-            self._windows.states["model_id"][row] = predictor.model_id
-            self._handled[row] = target
+        ids = self._windows.states["model_id"]
+        new = rows[ids[rows] == NO_MODEL]
+        if len(new):
+            targets = self._targets(self._known, offset)[new]
+            for row, target in zip(new.tolist(), targets.tolist(), strict=True):
+                ids[row] = (self.serving if target < 0 else self._flights[target].predictor).model_id
+                self._handled[row] = target
 
     def models(self) -> dict[int, Predictor]:
         """Return every model that a row may have now, by id."""
@@ -133,6 +136,8 @@ class Timeline:
         """Return the model that a row switches to, if it does: after those that it passed since its last tick."""
         state = self._windows.states[row]
         seen, model_id = int(state["offset"]), int(state["model_id"])
+        if model_id == NO_MODEL:
+            return None
         passed: list[_Flight] = []
         superseded_from = np.iinfo(np.int64).max  # when a later flight takes the row over
         for flight in reversed(self._flights):

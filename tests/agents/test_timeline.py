@@ -31,7 +31,7 @@ from stream.records import (
 Identity = tuple[bytes, int]
 Blocks = list[tuple[int, Records]]
 MODELS = [Recurrent(seed) for seed in range(4)]
-SYMBOLS = 6
+SYMBOLS = 3
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,10 @@ def states(lane: Lane) -> dict[bytes, bytes]:
 
 
 def blocks_of(seed: int, cuts: Iterable[int]) -> Blocks:
+    # Many more ticks of a symbol than rows of features are kept, or a rebuilt state would be what was there before.
+    ticks = random_market(np.random.default_rng(seed), 3 * 400, symbols=SYMBOLS, bad=0.05)
+    parts = cut(ticks, [3 * place for place in cuts])
     # Like those of Kafka: read-only.
-    parts = cut(random_market(np.random.default_rng(seed), 400, symbols=SYMBOLS, bad=0.05), list(cuts))
     return [(offset, decode_block(encode_block(part), part.dtype)) for offset, part in enumerate(parts)]
 
 
@@ -94,6 +96,7 @@ def in_plain_words(plan: Plan, blocks: Blocks) -> dict[Identity, tuple[int, byte
     rows: dict[bytes, list[Any]] = {}  # features so far
     held: dict[bytes, list[Any]] = {}  # number of the model, h, c, steps
     last_block: dict[bytes, int] = {}
+    dues: dict[bytes, list[tuple[int, Recurrent]]] = {}
     answers: dict[Identity, tuple[int, bytes, bool]] = {}
 
     def step(symbol: bytes, feature_row: Any) -> Any:
@@ -112,12 +115,14 @@ def in_plain_words(plan: Plan, blocks: Blocks) -> dict[Identity, tuple[int, byte
         done = windows.step(ticks, np.full(len(ticks), offset, np.int64))
         names = ticks["symbol"][done.index].tolist()
         for symbol, seq, feature_row in zip(names, done.seq.tolist(), done.features.copy(), strict=True):
-            words = symbol_words(np.array([symbol], "S24"))
+            if symbol not in dues:
+                words = symbol_words(np.array([symbol], "S24"))
+                dues[symbol] = [(int(due_offsets(words, swap)[0]), model) for swap, model in plan.records()]
             # The model of every block so far, for this symbol: whenever it changes, it starts from the kept rows.
             wanted = MODELS[0]
             changed = symbol not in held
             for at in range(offset + 1):
-                due = [model for swap, model in plan.records() if due_offsets(words, swap)[0] <= at]
+                due = [model for first, model in dues[symbol] if first <= at]
                 if due and due[-1] is not wanted:
                     wanted = due[-1]
                     changed |= at > last_block.get(symbol, -1)
@@ -132,7 +137,7 @@ def in_plain_words(plan: Plan, blocks: Blocks) -> dict[Identity, tuple[int, byte
     return answers
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1), cuts=many_cuts, plan=plans)
 def test_each_tick_is_predicted_by_the_model_that_its_symbol_is_due_for(
     seed: int, cuts: list[int], plan: Plan
@@ -173,7 +178,7 @@ crashes = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), cuts=many_cuts, plan=plans, crashed=crashes, together=st.integers(1, 4))
 def test_being_killed_anywhere_around_a_swap_changes_nothing(
     seed: int, cuts: list[int], plan: Plan, crashed: list[tuple[int, float, int]], together: int
@@ -226,6 +231,25 @@ def test_rows_that_are_ahead_of_swaps_stay_as_they_are(swaps: tuple[tuple[int, i
     again.restore(rows.values())
     # The commit was lost: the lane goes on before the first swap.
     got = served(again, blocks[5:])
+    assert got == {key: expected[key] for key in got}
+    assert states(again) == states(undisturbed)
+
+
+def test_a_model_that_lost_a_symbol_before_it_was_due_does_not_touch_it() -> None:
+    blocks = blocks_of(12, range(9, 400, 9))
+    words = symbol_words(np.array([b"SYM0"], "S24"))
+    # SYM0 switches at 12 to the second model, and would have at 20 to the first; it is silent around 20.
+    spreads = [
+        spread for spread in range(1, 200) if due_offsets(words, Swap(0, 10, spread, 1, "m", 0, 0, "w", 0))[0] == 20
+    ]
+    plan = Plan(((10, spreads[0], 1), (12, 1, 2)))
+    blocks[14:31] = [(offset, ticks[ticks["symbol"] != b"SYM0"]) for offset, ticks in blocks[14:31]]
+    undisturbed, before = new_lane(plan), new_lane(plan)
+    expected = served(undisturbed, blocks)
+    served(before, blocks[:27])
+    again = new_lane(plan)
+    again.restore(dict(before.take(before.changed())).values())
+    got = served(again, blocks[27:])
     assert got == {key: expected[key] for key in got}
     assert states(again) == states(undisturbed)
 
