@@ -238,7 +238,7 @@ def test_rows_that_are_ahead_of_swaps_stay_as_they_are(swaps: tuple[tuple[int, i
 def test_a_model_that_lost_a_symbol_before_it_was_due_does_not_touch_it() -> None:
     blocks = blocks_of(12, range(9, 400, 9))
     words = symbol_words(np.array([b"SYM0"], "S24"))
-    # SYM0 switches at 12 to the second model, and would have at 20 to the first; it is silent around 20.
+    # SYM0 switches at 12 to the second model, and would have later to the first; it is silent around then.
     spreads = [
         spread for spread in range(1, 200) if due_offsets(words, Swap(0, 10, spread, 1, "m", 0, 0, "w", 0))[0] == 20
     ]
