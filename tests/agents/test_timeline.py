@@ -239,10 +239,12 @@ def test_a_model_that_lost_a_symbol_before_it_was_due_does_not_touch_it() -> Non
     blocks = blocks_of(12, range(9, 400, 9))
     words = symbol_words(np.array([b"SYM0"], "S24"))
     # SYM0 switches at 12 to the second model, and would have later to the first; it is silent around then.
-    spreads = [
-        spread for spread in range(1, 200) if due_offsets(words, Swap(0, 10, spread, 1, "m", 0, 0, "w", 0))[0] == 20
-    ]
-    plan = Plan(((10, spreads[0], 1), (12, 1, 2)))
+    first = next(
+        swap
+        for spread in range(20, 200)
+        if 16 <= due_offsets(words, swap := Swap(0, 10, spread, 1, "m", 0, 0, "w", 0))[0] <= 26
+    )
+    plan = Plan(((10, first.spread_blocks, 1), (12, 1, 2)))
     blocks[14:31] = [(offset, ticks[ticks["symbol"] != b"SYM0"]) for offset, ticks in blocks[14:31]]
     undisturbed, before = new_lane(plan), new_lane(plan)
     expected = served(undisturbed, blocks)
