@@ -217,6 +217,17 @@ class Lane:
         rejected["source_offset"] = source.offsets[index]
         return rejected
 
+    def recent_features(self, symbols: int) -> list[NDArray[np.float32]]:
+        """Return copies of the feature rows that some symbols have kept, ``float32[<= RECENT_ROWS, F]`` each."""
+        return [self._kept(row) for row in range(min(symbols, self.windows.count))]
+
+    def _kept(self, row: int) -> NDArray[np.float32]:
+        """Return the feature rows that a symbol's state has kept, in their order."""
+        state = self.windows.states[row]
+        seen = int(state["seq"])
+        kept = min(seen, RECENT_ROWS)
+        return np.ascontiguousarray(state["recent"][np.arange(seen - kept, seen) % RECENT_ROWS])
+
     def _warm_up(self) -> None:
         """Rebuild h and c of rows that a model left which is none of this lane."""
         models = np.array(list(self.timeline.models()), np.uint64)
@@ -229,11 +240,11 @@ class Lane:
         states = self.windows.states
         state = states[row]
         state["h"] = state["c"] = 0.0
-        seen = int(state["seq"])
-        kept = min(seen, RECENT_ROWS)
+        features = self._kept(row)
+        kept = len(features)
         if kept:
             predictor.run(
-                np.ascontiguousarray(state["recent"][np.arange(seen - kept, seen) % RECENT_ROWS]),
+                features,
                 np.full(kept, row, np.int64),
                 np.arange(kept, dtype=np.int64),
                 states["h"],
