@@ -42,6 +42,7 @@ class LaneOutput:
 
     predictions: Records  # PREDICTION[A], one for each accepted tick, in order
     rejected: Records  # REJECTED[R]
+    has_marks: bool  # whether any accepted tick was odd: `stream.records.Mark`
     steps: tuple[Step, ...]  # what the predictions were made of, in order; the last one is of views, as `Step` says
 
 
@@ -106,10 +107,11 @@ class Lane:
         for group in groups:
             output = self._apply(group)
             steps = tuple(step.only(np.arange(len(step.rows))) for step in output.steps)
-            outputs.append(LaneOutput(output.predictions, output.rejected, steps))
+            outputs.append(LaneOutput(output.predictions, output.rejected, output.has_marks, steps))
         return LaneOutput(
             np.concatenate([output.predictions for output in outputs]),
             np.concatenate([output.rejected for output in outputs]),
+            any(output.has_marks for output in outputs),
             tuple(step for output in outputs for step in output.steps),
         )
 
@@ -154,7 +156,7 @@ class Lane:
         predictions["inferred_ns"] = self.clock()
         all_accepted = len(step.rows) == len(ticks)
         rejected = _NOTHING if all_accepted else self._rejected(source, step.reason)
-        return LaneOutput(predictions, rejected, (step,))
+        return LaneOutput(predictions, rejected, bool(step.marks.any()), (step,))
 
     def changed(self) -> NDArray[np.int64]:
         """Return the rows of the symbols that `take` has not had since they changed."""
