@@ -32,7 +32,6 @@ VersionArgument = Annotated[
 ]
 
 _NS_PER_S: Final = 1_000_000_000
-_SHOWN_METRICS: Final = 4
 
 
 def _settings(context: typer.Context, **flags: Any) -> Settings:
@@ -81,7 +80,6 @@ def list_models(context: typer.Context, registry: RegistryFlag = None, as_json: 
         manifest = store.manifest(version)
         roles = [role for role in ("champion", "previous") if getattr(aliases, role) == version]
         roles += ["challenger"] if version in aliases.challengers else []
-        metrics = list(manifest.get("metrics", {}).items())[: None if as_json else _SHOWN_METRICS]
         rows.append(
             {
                 "version": version,
@@ -89,9 +87,7 @@ def list_models(context: typer.Context, registry: RegistryFlag = None, as_json: 
                 "horizon_s": manifest["horizon_ns"] / _NS_PER_S,
                 "published": _at(manifest.get("published_ns", 0)),
                 "by": manifest.get("published_by", ""),
-                "metrics": dict(metrics)
-                if as_json
-                else ", ".join(f"{name} {value:.4g}" for name, value in metrics),
+                **({"metrics": manifest.get("metrics", {})} if as_json else {}),
             }
         )
     _print(rows, as_json, f"Models in {settings.registry_url}")
@@ -109,7 +105,7 @@ def show(
     settings = _settings(context, registry=registry, kafka=kafka)
     store = _registry(settings)
     name = store.resolve(version)
-    record: dict[str, Any] = {"version": name, **store.manifest(name)}
+    record: dict[str, Any] = {**store.manifest(name), "version": name}
     record["history"] = [
         f"{_at(each.at_ns)} generation {each.generation}: champion {each.champion}, by {each.by}: {each.reason}"
         for each in store.history()
@@ -145,7 +141,7 @@ def promote(
     kafka: KafkaFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Let all workers serve a version: they load and check it, and swap between two blocks. A file is published first."""
+    """Let all workers serve a version, which may be a file as well: they check it, and swap between two blocks."""
     from models.promotion import promote
 
     settings = _settings(context, registry=registry, kafka=kafka)
