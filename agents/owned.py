@@ -51,6 +51,8 @@ class OwnedLane:
     checkpoint_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     swap_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     sends: list["asyncio.Future[Any]"] = field(default_factory=list)
+    # No swap of ours begins before: an owner before us may have predicted all that there was when we came.
+    first_free: int = 0
     swaps: dict[str, Swap] = field(default_factory=dict)  # the records that this lane goes by, by key
     # Swaps whose records the brokers may not have: (offset, the acknowledgement). Nothing from there on is applied.
     unrecorded: list[tuple[int, "asyncio.Future[Any]"]] = field(default_factory=list)

@@ -105,7 +105,10 @@ class Swapping:
         """Let a lane that has just begun get to the model that is wanted."""
         owned.swaps = {swap.key: swap for swap in plan.known}
         if plan.repair is not None:
+            # From the first block on, and after all records: what they name cannot be served again.
+            owned.first_free = max([swap.offset for swap in plan.known], default=0)
             await self._swap(owned, plan.repair, is_repair=True)
+        owned.first_free = await self._app.end_offset(owned.tp)
         for swap in self._models.swaps_of(owned.lane.partition):
             await self.check(owned, swap)
         await self.adopt(owned)
@@ -143,7 +146,7 @@ class Swapping:
                     return
                 swap = Swap(
                     owned.lane.partition,
-                    max(owned.next_offset + owned.pace.ahead(), timeline.next_offset),
+                    max(owned.next_offset + owned.pace.ahead(), owned.first_free, timeline.next_offset),
                     spread_of(owned.lane.windows.count, urgent=wanted.urgent),
                     predictor.model_id,
                     wanted.version,

@@ -213,10 +213,8 @@ class ModelService:
     async def _candidate(self, role: Promotion) -> Predictor | None:
         """Return a model that has a role, loaded, checked and tried out; None where it is refused."""
         begun_s = time.monotonic()
-        recent = [] if self._lanes is None else self._lanes.recent_features(_TRIED_SYMBOLS)
         try:
             predictor = await self._load(role.version, role.sha256)
-            await asyncio.to_thread(_try_out, predictor, recent)
         except TickloomError as error:
             self._refuse(role.version, error)
             return None
@@ -243,14 +241,16 @@ class ModelService:
             raise ModelError(f"{version} has SHA-256 {says}; what was promoted has {sha256}")
         loaded = self._loaded.get((version, says))
         if loaded is None:
-            loaded = await asyncio.to_thread(self._load_now, version)
+            recent = [] if self._lanes is None else self._lanes.recent_features(_TRIED_SYMBOLS)
+            loaded = await asyncio.to_thread(self._load_now, version, recent)
             self._loaded[version, says] = loaded
         return loaded
 
-    def _load_now(self, version: str) -> Predictor:
+    def _load_now(self, version: str, recent: list[NDArray[np.float32]]) -> Predictor:
         predictor = load_predictor(self._registry.fetch(version), self._engine, available=self._available)
         if f"{predictor.model_id:016x}" != version[-16:]:
             raise ModelError(f"{version} holds another model, {predictor.model_id:016x}")
+        _try_out(predictor, recent)
         return predictor
 
     def _refuse(self, version: str, error: Exception) -> None:
