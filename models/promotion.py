@@ -178,6 +178,31 @@ async def send_models(bootstrap: str, messages: list[tuple[str, bytes | None]]) 
         await producer.stop()
 
 
+def removable(registry: Registry, said: ModelsTopic, keep: int, since_ns: int) -> list[str]:
+    """Return the versions that nobody needs any more.
+
+    Args:
+        registry: where they are.
+        said: what the topic says.
+        keep: how many of the newest versions of each name stay in any case.
+        since_ns: what had a role, or what a lane has swapped to, from then on stays: ticks of that time may come
+            again after a crash or in a replay, and are then for the model that they were for.
+    """
+    needed = said.versions() | registry.aliases().named()
+    for each in registry.history():
+        if each.at_ns >= since_ns:
+            needed |= each.named()
+    for partition in {partition for partition, _ in said.swaps}:
+        swaps = said.swaps_of(partition)
+        # The one before the first recent swap served until then.
+        first = next((number for number, swap in enumerate(swaps) if swap.at_ns >= since_ns), len(swaps))
+        needed |= {swap.version for swap in swaps[max(first - 1, 0) :]}
+    by_name: dict[str, list[str]] = {}
+    for version in registry.versions():
+        by_name.setdefault(version.partition("/")[0], []).append(version)
+    return [version for each in by_name.values() for version in each[:-keep] if version not in needed]
+
+
 async def promote(
     registry: Registry,
     bootstrap: str,

@@ -8,6 +8,7 @@ compiler, nor a worker for the exporters' clients.
 import asyncio
 import gc
 import json
+import sys
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from stream.errors import InvariantError, SettingsError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
 from stream.topics import await_topics, broker
+
+_SWITCH_INTERVAL_S = 0.0005
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
@@ -38,12 +41,15 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     from agents.windows import Windows
     from models.feature_drift import FeatureDrift
     from models.predictor import load_predictor
+    from models.registry import Registry
+    from models.service import ModelService
     from stream.app import create_app, tell_address
     from stream.symbols import read_symbols
 
     symbols = read_symbols(settings.symbols)
     periods = Periods.of(settings)
-    predictor = load_predictor(settings.model, settings.predictor, available=features.names(periods))
+    available = features.names(periods)
+    predictor = load_predictor(settings.model, settings.predictor, available=available)
     health = Health(f"worker {settings.worker_name}")
     registry = CollectorRegistry()
     metrics = LaneMetrics(registry)
@@ -64,9 +70,21 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         return Lane(partition, windows, predictor)
 
     app = create_app(settings)
-    lanes = Lanes(app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics)
+    name = settings.worker_name
+    models = ModelService(
+        broker(settings),
+        Registry(settings.registry_url, settings.data_dir / "workers" / name / "models"),
+        predictor,
+        settings.predictor,
+        available,
+        name,
+        health,
+        metrics.models,
+    )
+    lanes = Lanes(app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics, models, name)
+    models.attach(lanes)
 
-    drift = FeatureDrift(features.names(periods))
+    drift = FeatureDrift(available)
     registry.register(drift)
 
     def figures() -> dict[str, Any]:
@@ -76,7 +94,8 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
             "ticks": metrics.ticks(),
             "blocks": dict(metrics.blocks),
             "predictions": metrics.predictions,
-            "model": f"{predictor.model_id:016x}",
+            "model": ", ".join(sorted(set(models.figures()["serving"].values()))) or f"{predictor.model_id:016x}",
+            **models.figures(),
             "stages_us": metrics.stages.summary_us(),
         }
 
@@ -88,15 +107,18 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         if not await await_topics(settings, health, stop):
             return
         await asyncio.to_thread(compile_kernels, predictor)
-        await app.start()
-        del health.problems["lanes"]
-        freeze_garbage()
-        watching = asyncio.create_task(drift.watch(lanes))
-        try:
-            await app.wait_for_stopped(stop)
-        finally:
-            watching.cancel()
-            await app.stop()
+        async with models:
+            await app.start()
+            del health.problems["lanes"]
+            freeze_garbage()
+            # A thread that loads a model must not keep the lanes waiting for the interpreter for 5 ms at a time.
+            sys.setswitchinterval(_SWITCH_INTERVAL_S)
+            watching = asyncio.create_task(drift.watch(lanes))
+            try:
+                await app.wait_for_stopped(stop)
+            finally:
+                watching.cancel()
+                await app.stop()
     if lanes.failure is not None:
         raise lanes.failure
     if not stop.is_set():
@@ -219,7 +241,7 @@ async def run_outcomes(settings: Settings, stop: asyncio.Event) -> None:
     from stream.clock import wall_ns
 
     health, metrics = Health("outcomes", {"outcomes": "starting"}), CollectorRegistry()
-    models = Registry(settings.registry_url, settings.data_dir / "models")
+    models = Registry(settings.registry_url, settings.data_dir / "outcomes" / "models")
     available = features.names(Periods.of(settings))
     fixed = (settings.model, available, settings.partitions, settings.rollback_false_alarms)
     guard = Guard(models, broker(settings), *fixed)
