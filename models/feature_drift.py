@@ -5,10 +5,12 @@ lane is counted, beside the lane's work.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Final
 
 import numpy as np
+from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
 
 from agents.drift import FEATURES_KEY, Drift
@@ -25,19 +27,31 @@ _MOST_SYMBOLS: Final = 64  # of a lane at a time: 0.6 ms with all features
 class FeatureDrift:
     """Counts of the newest feature rows, in the bins of the training span."""
 
-    def __init__(self, available: Sequence[str]) -> None:
-        """Begin.
+    def __init__(self, available: Sequence[str], registry: CollectorRegistry) -> None:
+        """Register with ``registry``.
 
         Args:
             available: the features in a row, in their order.
+            registry: of the worker's metrics.
         """
+        registry.register(self)
         self._available = tuple(available)
         self._drift = Drift({}, ())
         self._model_id = 0
         self._next = 0
 
-    async def watch(self, lanes: Lanes) -> None:
-        """Sample the lanes for ever. Cancelling it is safe."""
+    @contextlib.asynccontextmanager
+    async def watching(self, lanes: Lanes) -> AsyncIterator[None]:
+        """Sample the lanes for as long as the context lasts."""
+        task = asyncio.create_task(self._watch(lanes))
+        try:
+            yield
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    async def _watch(self, lanes: Lanes) -> None:
         while True:
             await asyncio.sleep(_EVERY_S)
             for owned in list(lanes.owned.values()):

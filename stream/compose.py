@@ -70,22 +70,22 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         return Lane(partition, windows, predictor)
 
     app = create_app(settings)
-    name = settings.worker_name
     models = ModelService(
         broker(settings),
-        Registry(settings.registry_url, settings.data_dir / "workers" / name / "models"),
+        Registry(settings.registry_url, settings.data_dir / "workers" / settings.worker_name / "models"),
         predictor,
         settings.predictor,
         available,
-        name,
+        settings.worker_name,
         health,
         metrics.models,
     )
-    lanes = Lanes(app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics, models, name)
+    lanes = Lanes(
+        app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics, models, settings.worker_name
+    )
     models.attach(lanes)
 
-    drift = FeatureDrift(available)
-    registry.register(drift)
+    drift = FeatureDrift(available, registry)
 
     def figures() -> dict[str, Any]:
         return {
@@ -107,17 +107,15 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         if not await await_topics(settings, health, stop):
             return
         await asyncio.to_thread(compile_kernels, predictor)
-        async with models:
+        async with models, drift.watching(lanes):
             await app.start()
             del health.problems["lanes"]
             freeze_garbage()
             # A thread that loads a model must not keep the lanes waiting for the interpreter for 5 ms at a time.
             sys.setswitchinterval(_SWITCH_INTERVAL_S)
-            watching = asyncio.create_task(drift.watch(lanes))
             try:
                 await app.wait_for_stopped(stop)
             finally:
-                watching.cancel()
                 await app.stop()
     if lanes.failure is not None:
         raise lanes.failure

@@ -70,7 +70,7 @@ def exported() -> set[str]:
     registries.append(CollectorRegistry())
     OutcomeBoard(registries[-1], guard, IntakeMetrics(CollectorRegistry()), wall_ns)
     registries.append(CollectorRegistry())
-    registries[-1].register(FeatureDrift(()))
+    FeatureDrift((), registries[-1])
     families = [family for registry in registries for family in registry.collect()]
     return {family.name + end for family in families for end in _SERIES_OF[family.type]}
 
