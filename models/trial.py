@@ -6,17 +6,19 @@ mean difference in log loss is one observation, however many predictions and sym
 window is dependent in ways that nobody knows.
 
 The test bets. Let d be an observation (loss of the served model minus that of the other, less a tolerance), and b
-the most that the other could have lost in that window, which its probabilities tell beforehand. If the served model
-is no worse, a bet of a share f pays 1 + f d / b, on average at most 1, and never less than 1 - f. The product of
-the payments of all windows is the *e-value*; the mean over some shares f is one too. Whatever the dependence within
-windows, and however often one looks, the e-value of a model that is no worse ever reaches 1 / alpha with a
-probability of at most alpha.
+the most that the served one can win by, which both models' probabilities tell beforehand. If the served model is no
+worse, a bet of a share f pays 1 + f d / b, on average at most 1, and never less than 1 - f. The product of the
+payments of all windows is an *e-value*, and so is a mean of such: over some shares f, and over the windows at which
+the betting starts, so that a model which was good for long and then is not is found as well (the start at window k
+has the weight 1 / (k (k + 1))). Whatever the dependence within windows, and however often one looks, the e-value of
+a model that is no worse ever reaches 1 / alpha with a probability of at most alpha.
 
 What "no worse" means: in no window, given all that was known before, does it lose more on average than the other
 does, plus the tolerance.
 
 Source: Ville (1939); Shafer, "Testing by betting", JRSS A 184, 2021; Waudby-Smith and Ramdas, "Estimating means of
-bounded random variables by betting", JRSS B 86, 2024 (mixtures of constant bets).
+bounded random variables by betting", JRSS B 86, 2024 (mixtures of constant bets); Shin, Ramdas and Rinaldo,
+"E-detectors", New England Journal of Statistics in Data Science 2, 2024 (mixtures over starts).
 """
 
 from collections.abc import Mapping
@@ -32,8 +34,9 @@ COUNTED_SHARE: Final = 1 / 6  # of a window
 _FRACTIONS: Final = np.array([0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.95])
 # Windows that wait for the rest of their outcomes, at the most: symbols that tick seldom tell late.
 _MOST_OPEN: Final = 16
-# Of a window: predictions and loss of the served one; those of the other, and the most that it could have lost.
-_SERVED, _LOSS, _OTHERS, _OTHER_LOSS, _WORST = range(5)
+# Of a window: how many predictions, the sum of d, and that of the least that it could have been.
+_COUNT, _DIFFERENCE, _LEAST = range(3)
+_MOST_EVIDENCE: Final = 1e300
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -50,39 +53,37 @@ class Trial:
         """
         self.window_ns = int(WINDOW_HORIZONS * horizon_ns)
         self.windows = 0  # that are closed and counted
-        self.left_out = 0  # windows in which the two did not predict the same ticks, and outcomes that came late
-        self._log_wealth: Floats = np.zeros(len(_FRACTIONS))
+        self.left_out = 0  # outcomes that came after their window was closed
+        self._bets: Floats = np.zeros(len(_FRACTIONS))  # what those that started have won, weights and all
+        self._unstarted = 1.0  # weight of those that will start later
         self._open: dict[int, Floats] = {}
         self._closed = -1  # windows up to here are closed
 
     @property
     def e_value(self) -> float:
-        """How much the bets have won: 1 at the start. May be infinite."""
-        with np.errstate(over="ignore"):
-            return float(np.exp(self._log_wealth).mean())
+        """How much the bets have won: 1 at the start."""
+        return float(self._bets.mean()) + self._unstarted
 
     def counts(self, from_ns: Integers) -> NDArray[np.bool_]:
         """Return which predictions count, by the times that their horizons are counted from: ``bool[N]``."""
         counting: NDArray[np.bool_] = from_ns % self.window_ns < self.window_ns * COUNTED_SHARE
         return counting
 
-    def add_served(self, from_ns: Integers, loss: Floats) -> None:
-        """Add outcomes of the served model that count, ``float64[N]``, in nats."""
-        self._add(from_ns, ((_SERVED, np.ones(len(loss))), (_LOSS, loss)))
+    def add(self, from_ns: Integers, difference: Floats, least: Floats) -> None:
+        """Add predictions that count, of both models for the same ticks.
 
-    def add_other(self, from_ns: Integers, loss: Floats, worst: Floats) -> None:
-        """Add outcomes of the other that count: what it lost, and the most that it could have lost."""
-        self._add(from_ns, ((_OTHERS, np.ones(len(loss))), (_OTHER_LOSS, loss), (_WORST, worst)))
-
-    def _add(self, from_ns: Integers, columns: tuple[tuple[int, Floats], ...]) -> None:
+        Args:
+            from_ns: ``int64[N]``, when their horizons began.
+            difference: ``float64[N]``, log loss of the served one minus that of the other, in nats.
+            least: ``float64[N]``, the least that the difference could have been, whatever had come of it.
+        """
         windows, where = np.unique(from_ns // self.window_ns, return_inverse=True)
-        for column, values in columns:
-            sums = np.bincount(where, values, len(windows))
-            for window, value in zip(windows.tolist(), sums.tolist(), strict=True):
-                if window > self._closed:
-                    self._open.setdefault(window, np.zeros(5))[column] += value
-                elif column in (_SERVED, _OTHERS):
-                    self.left_out += int(value)
+        sums = [np.bincount(where, values, len(windows)) for values in (np.ones(len(where)), difference, least)]
+        for window, row in zip(windows.tolist(), np.stack(sums, axis=1), strict=True):
+            if window > self._closed:
+                self._open[window] = self._open.get(window, np.zeros(3)) + row
+            else:
+                self.left_out += int(row[_COUNT])
 
     def close(self, clock_ns: int) -> None:
         """Take the windows into account that have nothing to wait for.
@@ -98,14 +99,12 @@ class Trial:
                 self._closed = max(self._closed, window)
 
     def _count(self, sums: Floats) -> None:
-        served, others = sums[_SERVED], sums[_OTHERS]
-        if not 0.9 * others <= served <= 1.1 * others or served == 0:
-            self.left_out += 1
-            return
-        worst = sums[_WORST] / others + TOLERANCE
-        difference = sums[_LOSS] / served - sums[_OTHER_LOSS] / others - TOLERANCE
-        self._log_wealth += np.log1p(_FRACTIONS * max(difference / worst, -1.0))
         self.windows += 1
+        weight = 1.0 / (self.windows * (self.windows + 1))
+        self._unstarted -= weight
+        most = TOLERANCE - sums[_LEAST] / sums[_COUNT]
+        paid = max((sums[_DIFFERENCE] / sums[_COUNT] - TOLERANCE) / most, -1.0)
+        self._bets = np.minimum((self._bets + weight) * (1.0 + _FRACTIONS * paid), _MOST_EVIDENCE)
 
     def save(self) -> dict[str, Any]:
         """Return what `restore` needs, as plain values."""
@@ -113,7 +112,8 @@ class Trial:
             "window_ns": self.window_ns,
             "windows": self.windows,
             "left_out": self.left_out,
-            "log_wealth": self._log_wealth.tolist(),
+            "bets": self._bets.tolist(),
+            "unstarted": self._unstarted,
             "open": {str(window): sums.tolist() for window, sums in self._open.items()},
             "closed": self._closed,
         }
@@ -123,7 +123,7 @@ class Trial:
         """Return the trial that was saved."""
         trial = cls(0)
         trial.window_ns, trial.windows, trial.left_out = saved["window_ns"], saved["windows"], saved["left_out"]
-        trial._log_wealth = np.array(saved["log_wealth"])
+        trial._bets, trial._unstarted = np.array(saved["bets"]), saved["unstarted"]
         trial._open = {int(window): np.array(sums) for window, sums in saved["open"].items()}
         trial._closed = saved["closed"]
         return trial

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from agents.outcomes import OutcomeJoin
 from models.live_scores import HOUR_NS, SUMS, Floats, group_sums, rows_of_sums
+from models.pairing import Pairing, against_fallback
 from models.trial import Trial
 from stream.errors import RecordError
 from stream.records import OUTCOME_WARMING, Records
@@ -22,7 +23,6 @@ KEPT_HOURS: Final = 24
 KEPT_MODELS: Final = 16
 FALLBACK: Final = "fallback"
 PREVIOUS: Final = "previous"
-_LEAST_PROBABILITY: Final = 1e-7
 _STATE_VERSION: Final = 1
 
 
@@ -63,6 +63,7 @@ class PartitionWatch:
         self.hours: dict[int, dict[int, Floats]] = {}  # sums by model and hour
         self.served = OutcomeJoin(partition, cost_bps)
         self.shadows: dict[int, OutcomeJoin] = {}
+        self._pairing = Pairing()  # not kept: a restart leaves a few pairs out
         self._dead_bands_bps: dict[int, float] = {}
         self._cost_bps, self._patience_ns = cost_bps, patience_ns
 
@@ -82,6 +83,7 @@ class PartitionWatch:
         if service != self.service:
             self.service, self.since_promotion = service, 0
             self.trials = {other: Trial(horizon_ns) for other, horizon_ns in service.others.items()}
+            self._pairing = Pairing()
 
     def take(self, rows: Records, offsets: NDArray[np.int64], *, is_shadow: bool) -> Records:
         """Take predictions; return the outcomes that they tell, scored.
@@ -146,25 +148,19 @@ class PartitionWatch:
         service = self.service
         if service is None:
             return
-        if is_shadow:
-            trial = self.trials.get(PREVIOUS)
-            if trial is not None:
-                # In shadow it starts with an empty state; windows in which it was not there yet are left out.
-                warm = (outcomes["flags"] & OUTCOME_WARMING) == 0
-                of = outcomes[(outcomes["model_id"] == service.previous_id) & warm]
-                of = of[trial.counts(of["from_ns"])]
-                names = ("p_down", "p_flat", "p_up")
-                trial.add_other(of["from_ns"], of["log_loss"].astype(np.float64), _worst_loss(of, names))
-            return
-        ours = outcomes[outcomes["model_id"] == service.model_id]
-        self.since_promotion += len(ours)
-        for other, trial in self.trials.items():
-            of = ours[trial.counts(ours["from_ns"])]
-            if other == FALLBACK:
-                of = of[np.isfinite(of["fallback_log_loss"])]
-                worst = _worst_loss(of, ("fallback_down", "fallback_flat", "fallback_up"))
-                trial.add_other(of["from_ns"], of["fallback_log_loss"].astype(np.float64), worst)
-            trial.add_served(of["from_ns"], of["log_loss"].astype(np.float64))
+        model = service.previous_id if is_shadow else service.model_id
+        of = outcomes[outcomes["model_id"] == model]
+        if not is_shadow:
+            self.since_promotion += len(of)
+            trial = self.trials[FALLBACK]
+            known = of[np.isfinite(of["fallback_log_loss"]) & trial.counts(of["from_ns"])]
+            trial.add(*against_fallback(known))
+        if PREVIOUS in self.trials:
+            trial = self.trials[PREVIOUS]
+            of = of[trial.counts(of["from_ns"])]
+            if is_shadow:  # there a model starts with an empty state
+                of = of[(of["flags"] & OUTCOME_WARMING) == 0]
+            trial.add(*self._pairing.add(of, is_other=is_shadow))
 
     def save(self, next_offsets: Mapping[str, int]) -> bytes:
         """Return everything that `restore` needs.
@@ -221,9 +217,3 @@ class PartitionWatch:
 def _by_model(rows: Records) -> Iterator[tuple[int, NDArray[np.bool_]]]:
     for model in np.unique(rows["model_id"]).tolist():
         yield model, rows["model_id"] == model
-
-
-def _worst_loss(outcomes: Records, names: tuple[str, ...]) -> Floats:
-    least = np.min([outcomes[name].astype(np.float64) for name in names], axis=0)
-    worst: Floats = -np.log(np.maximum(least, _LEAST_PROBABILITY))
-    return worst
