@@ -12,8 +12,9 @@ from stream.records import FLAG_WARMING, OUTCOME_WARMING
 MAX_PENDING: Final = 1 << 20
 MAX_PENDING_OF_SYMBOL: Final = 1 << 18
 FALLBACK_HORIZONS: Final = 60.0
-# The frequencies of all cases count as so many outcomes of each case, and one third as so many outcomes of all.
-_SHRINK_CASE: Final = 20.0
+# The frequencies of all cases count as so many horizons of each case, and one third as so many horizons of all.
+# Horizons and not outcomes: a thousand outcomes of one horizon tell the same.
+_SHRINK_CASE: Final = 5.0
 SHRINK_ALL: Final = 3.0
 
 NEVER_NS: Final = -(1 << 62)
@@ -21,8 +22,9 @@ NONE: Final = -1
 _INDEX_BITS: Final = 16  # a block holds less than 2**16 records, an offset stays below 2**47
 _BPS: Final = 1e4
 _LEAST_PROBABILITY: Final = 1e-7
-# Counts of outcomes by case (the outcome before) and class, 3 x 3; then the case that comes next.
-CASE: Final = 9
+# Counts of outcomes by case (the outcome before) and class, 3 x 3; horizons of each case; the case that comes next.
+HORIZONS: Final = 9
+CASE: Final = 12
 _NO_CASE: Final = 3  # of a prediction that came again after a restart: what was known then is not known any more
 COUNT_COLUMNS: Final = CASE + 1
 
@@ -248,11 +250,20 @@ def _pend(
 
 @compiled
 def _ask_fallback(entry: Any, counts: Any) -> None:
-    case = 3 * int(counts[CASE])
-    of_case, of_all = counts[case : case + 3], counts[0:3] + counts[3:6] + counts[6:9]
-    share = (of_all + SHRINK_ALL / 3) / (of_all.sum() + SHRINK_ALL)
-    share = (of_case + _SHRINK_CASE * share) / (of_case.sum() + _SHRINK_CASE)
+    case = int(counts[CASE])
+    of_case, of_all = counts[3 * case : 3 * case + 3], counts[0:3] + counts[3:6] + counts[6:9]
+    horizons = counts[HORIZONS : HORIZONS + 3]
+    share = _shrunk(of_all, horizons.sum(), np.full(3, 1.0 / 3.0), SHRINK_ALL)
+    share = _shrunk(of_case, horizons[case], share, _SHRINK_CASE)
     entry.fallback_down, entry.fallback_flat, entry.fallback_up = share[0], share[1], share[2]
+
+
+@compiled
+def _shrunk(counts: Any, horizons: float, prior: Any, weight: float) -> Any:
+    total = counts.sum()
+    if total <= 0.0:
+        return prior
+    return (horizons * counts / total + weight * prior) / (horizons + weight)
 
 
 @compiled
@@ -352,11 +363,14 @@ def _write(outcome: Any, entry: Any, name: Any, later_price: float, change_bps: 
 
 @compiled
 def _count_outcome(counts: Any, book: Any, case: int, realised: int, now_ns: int, horizon_ns: int) -> None:
+    passed = 1.0
     if book.counted_ns != NEVER_NS:
-        fade = np.exp(-(now_ns - book.counted_ns) / (FALLBACK_HORIZONS * horizon_ns))
+        passed = (now_ns - book.counted_ns) / horizon_ns
+        fade = np.exp(-passed / FALLBACK_HORIZONS)
         for column in range(CASE):
             counts[column] *= fade
     book.counted_ns = now_ns
     if case != _NO_CASE:
         counts[3 * case + realised] += 1.0
+        counts[HORIZONS + case] += min(passed, 1.0)
     counts[CASE] = realised

@@ -25,9 +25,9 @@ from agents.outcome_kernel import (
     ABANDONED,
     BOOK,
     BOOKS,
-    CASE,
     CLOCK,
     COUNT_COLUMNS,
+    HORIZONS,
     MAX_PENDING,
     NEVER_NS,
     PENDING,
@@ -197,7 +197,7 @@ class OutcomeJoin:
 
     def frequencies(self) -> NDArray[np.float64]:
         """Return the shares of down, flat and up lately, over all symbols and models: ``float64[3]``."""
-        counts = self._counts[: self._scalars[BOOKS], :CASE].sum(axis=0).reshape(3, 3).sum(axis=0)
+        counts = self._counts[: self._scalars[BOOKS], :HORIZONS].sum(axis=0).reshape(3, 3).sum(axis=0)
         shares: NDArray[np.float64] = (counts + SHRINK_ALL / 3) / (counts.sum() + SHRINK_ALL)
         return shares
 

@@ -321,7 +321,7 @@ function takeModel(topic, details) {
   for (const [other, trial] of Object.entries(details.trials ?? {})) {
     // How far on the way to where the model is taken out of service, on the scale that evidence adds up on.
     const way = Math.max(0, Math.log(trial.e_value) / Math.log(trial.threshold));
-    facts.push([`evidence that ${other} is better`, `${Math.min(100, Math.round(way * 100))} %`, way >= 0.5]);
+    facts.push([`case for the ${other === "previous" ? "one before" : other}`, `${Math.min(100, Math.round(way * 100))} %`, way >= 0.5]);
   }
   $("m-facts").replaceChildren(...pairs(facts));
 }
