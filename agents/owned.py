@@ -11,8 +11,9 @@ from agents.lane import Lane
 from agents.swaps import Swap
 
 # A swap begins so long ahead, by the pace of the last blocks, that the brokers have its record when ticks get
-# there: an acknowledgement takes 2 to 5 ms.
-_AHEAD_S: Final = 0.05
+# there. An acknowledgement takes 2 to 5 ms; where more work than the machine can do waits, 50.
+_AHEAD_S: Final = 0.25
+_URGENT_AHEAD_S: Final = 0.02
 _PACE_S: Final = 0.25  # over which the pace is taken
 _IDLE_S: Final = 1.0
 
@@ -32,10 +33,10 @@ class Pace:
             self.blocks_per_s = (offset - since) / (now_s - since_s)
             self._mark = now_s, offset
 
-    def ahead(self) -> int:
+    def ahead(self, *, urgent: bool) -> int:
         """Return how many blocks will come while the brokers acknowledge a message."""
         is_idle = time.monotonic() - self._mark[0] > _IDLE_S
-        return 0 if is_idle else math.ceil(self.blocks_per_s * _AHEAD_S)
+        return 0 if is_idle else math.ceil(self.blocks_per_s * (_URGENT_AHEAD_S if urgent else _AHEAD_S))
 
 
 @dataclass

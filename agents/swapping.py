@@ -146,7 +146,11 @@ class Swapping:
                     return
                 swap = Swap(
                     owned.lane.partition,
-                    max(owned.next_offset + owned.pace.ahead(), owned.first_free, timeline.next_offset),
+                    max(
+                        owned.next_offset + owned.pace.ahead(urgent=wanted.urgent),
+                        owned.first_free,
+                        timeline.next_offset,
+                    ),
                     spread_of(owned.lane.windows.count, urgent=wanted.urgent),
                     predictor.model_id,
                     wanted.version,

@@ -251,7 +251,10 @@ async def promote(
         previous = held.champion if held.champion is not None else first
         return dataclasses.replace(held, champion=version, previous=previous, challengers=others)
 
-    aliases = await asyncio.to_thread(registry.update, change, reason=reason, by=by, clock=clock)
+    # Workers go by the highest generation: a registry that was made anew must not begin below it.
+    told = (await read_models(bootstrap)).champion
+    beyond = 0 if told is None else told.generation
+    aliases = await asyncio.to_thread(registry.update, change, reason=reason, by=by, clock=clock, beyond=beyond)
     return await _tell_champion(registry, bootstrap, aliases, urgent)
 
 

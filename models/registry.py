@@ -215,7 +215,13 @@ class Registry:
         return [self._aliases_of(name) for name in self._store.names(_ALIASES)]
 
     def update(
-        self, change: Callable[[Aliases], Aliases], *, reason: str, by: str, clock: Clock = wall_ns
+        self,
+        change: Callable[[Aliases], Aliases],
+        *,
+        reason: str,
+        by: str,
+        clock: Clock = wall_ns,
+        beyond: int = 0,
     ) -> Aliases:
         """Change roles; return what holds now. Of several at once each sees what those before it did.
 
@@ -224,6 +230,7 @@ class Registry:
             reason: why, for whoever asks later.
             by: who.
             clock: of now.
+            beyond: the new generation is higher than this one as well.
 
         Raises:
             RegistryError: the store refuses, or others are quicker all the time.
@@ -231,7 +238,8 @@ class Registry:
         for _ in range(_ATTEMPTS):
             held = self.aliases()
             new = change(held)
-            new = dataclasses.replace(new, generation=held.generation + 1, reason=reason, by=by, at_ns=clock())
+            generation = max(held.generation, beyond) + 1
+            new = dataclasses.replace(new, generation=generation, reason=reason, by=by, at_ns=clock())
             raw = (json.dumps(dataclasses.asdict(new), indent=2) + "\n").encode()
             if self._store.create(f"{_ALIASES}/{new.generation:08d}.json", raw):
                 return new
