@@ -76,8 +76,9 @@ async def test_a_poisoned_model_is_taken_out_of_service_and_nothing_is_lost(engi
     registry = Registry(engine.settings.registry_url)
     poison = registry.publish(tmp_path / "poison" / "model.onnx", by="test")
     poison_id = Version.parse(poison).model_id
-    known = features.NAMES
-    await promote(registry, engine.bootstrap, poison, reason="by mistake", by="test", base=base, available=known)
+    await promote(
+        registry, engine.bootstrap, poison, reason="by mistake", by="test", base=base, available=features.NAMES
+    )
     await engine.until(lambda: serving(worker) == {f"{poison_id:016x}"}, "the worker serves the poisoned model")
     await engine.until(lambda: outcomes.health["rollbacks"] == 1, "it is taken out of service")
     previous = registry.aliases().champion
@@ -104,16 +105,12 @@ async def test_a_poisoned_model_is_taken_out_of_service_and_nothing_is_lost(engi
     ]
     [served] = told[(told["kind"] == ModelEventKind.SERVED) & (told["model_id"] == poison_id)]
     [tripped] = told[told["kind"] == ModelEventKind.TRIPPED]
-    poisoned, market_s = (
-        int((rows["model_id"] == poison_id).sum()),
-        int(tripped["event_ns"] - served["event_ns"]) / S,
-    )
-    print(
-        f"{poisoned} poisoned predictions of {sent}; the verdict after {tripped['predictions']}, {market_s:.0f} s"
-    )
+    poisoned = int((rows["model_id"] == poison_id).sum())
+    known_then, market_s = int(tripped["predictions"]), int(tripped["event_ns"] - served["event_ns"]) / S
+    print(f"{poisoned} poisoned predictions of {sent}; the verdict after {known_then} of them, {market_s:.0f} s")
     assert tripped["model_id"] == poison_id
     assert market_s < 60 * 12
-    assert 0 < tripped["predictions"] <= poisoned < sent
+    assert 0 < known_then <= poisoned < sent
 
 
 def serving(worker: Any) -> set[str]:
