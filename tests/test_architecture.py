@@ -16,7 +16,7 @@ PACKAGES = ("stream", "agents", "models", "exporters")  # data flows right, impo
 # The composition root: the command line, what it wires, and what it shows.
 ROOT_FILES = ("stream/__main__.py", "stream/compose.py", "stream/inspection.py", "stream/demo/")
 # Only these may need the `train` extra, and only once they are called.
-TRAINING = ("lstm", "train", "export", "evaluate", "retrain", "dataset", "baselines", "diebold_mariano")
+TRAINING = ("lstm", "train", "trainer", "export", "evaluate", "retrain", "dataset", "baselines", "diebold_mariano")
 TRAINING_LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "h5py", "sklearn", "scipy")
 LONGEST_MODULE = 400
 # Kinds of test that belong to no single module.
