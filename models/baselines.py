@@ -17,6 +17,7 @@ from models.card import CLASSES
 from models.dataset import HistoryRows, Labels
 from models.metrics import Answers
 from models.scores import log_losses
+from models.splits import Split
 from stream.clock import NS_PER_S
 
 MOST_FITTED_ROWS: Final = 300_000  # evenly spaced; their labels overlap, so that more of them tell next to nothing
@@ -92,36 +93,35 @@ def forecast(
     baseline: Baseline,
     rows: HistoryRows,
     labels: Labels,
-    spans: tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]],
+    split: Split,
     available: tuple[str, ...],
 ) -> Answers:
-    """Fit a baseline on the training span and return its answers to the judged one, ``float32[J, 4]``.
+    """Fit a baseline on the training span and return its answers to the test span, ``float32[J, 4]``.
 
     Args:
         baseline: which.
         rows: A rows.
         labels: of them.
-        spans: ``bool[A]`` of training, validation and judgement, of rows whose labels count.
+        split: what to learn from, to choose by, and to answer.
         available: names of the features in a row.
     """
     places = features.indices(baseline.names, available)
-    train, validation, judged = spans
-    answers = np.empty((int(judged.sum()), 4), np.float32)
-    of_judged = rows.symbol_row[judged]
+    answers = np.empty((int(split.test.sum()), 4), np.float32)
+    of_test = rows.symbol_row[split.test]
     pooled: Answer | None = None
-    for symbol in np.unique(of_judged):
+    for symbol in np.unique(of_test):
         mine = rows.symbol_row == symbol
-        learn = train & mine
-        if _enough(labels.direction[learn]) and (validation & mine).any():
+        learn = split.train & mine
+        if _enough(labels.direction[learn]) and (split.validation & mine).any():
             answer = baseline.fit(
-                _sample(rows, labels, learn, places), _sample(rows, labels, validation & mine, places)
+                _sample(rows, labels, learn, places), _sample(rows, labels, split.validation & mine, places)
             )
         else:
             pooled = pooled or baseline.fit(
-                _sample(rows, labels, train, places), _sample(rows, labels, validation, places)
+                _sample(rows, labels, split.train, places), _sample(rows, labels, split.validation, places)
             )
             answer = pooled
-        answers[of_judged == symbol] = answer(rows.features[judged & mine][:, places])
+        answers[of_test == symbol] = answer(rows.features[split.test & mine][:, places])
     return answers
 
 
@@ -163,12 +163,12 @@ def regressions(train: Sample, validation: Sample) -> Answer:
 
     if len(np.unique(train.direction)) == 1:
         return frequencies(train, validation)
-    wide = train.features.astype(np.float64)
-    mean, spread = wide.mean(axis=0), wide.std(axis=0)
+    mean = train.features.mean(axis=0, dtype=np.float64).astype(np.float32)
+    spread = train.features.std(axis=0, dtype=np.float64).astype(np.float32)
     spread[spread <= 1e-6] = 1.0
 
     def scaled(rows: Rows) -> Rows:
-        near: Rows = np.clip((rows - mean) / spread, -_SIGMAS, _SIGMAS).astype(np.float32)
+        near: Rows = np.clip((rows - mean) / spread, -_SIGMAS, _SIGMAS)
         return near
 
     x, seen = scaled(train.features), scaled(validation.features)

@@ -9,6 +9,7 @@ from agents import features
 from agents.periods import DEFAULT, Periods
 from models.baselines import Sample, baselines, by_size, forecast, frequencies, order_flow, regressions, trees
 from models.dataset import HistoryRows, Labels, history, label
+from models.splits import Split, split_at
 
 pytest.importorskip("sklearn")
 
@@ -16,12 +17,11 @@ HORIZON_NS = 5_000_000_000
 
 
 @pytest.fixture(scope="module")
-def recording(make_ticks: Callable[..., Any]) -> tuple[HistoryRows, Labels, tuple[Any, Any, Any]]:
+def recording(make_ticks: Callable[..., Any]) -> tuple[HistoryRows, Labels, Split]:
     rows = history(make_ticks(16_000, symbols=2, seed=4), HORIZON_NS)
     labels = label(rows, HORIZON_NS, 1.0, 50.0)
-    place = np.arange(len(rows.event_ns))
-    spans = (place < 9000, (place >= 9000) & (place < 11_000), place >= 11_000)
-    return rows, labels, tuple(span & labels.known for span in spans)
+    at = [int(rows.event_ns[place]) for place in (0, 9000, 11_000, -1)]
+    return rows, labels, split_at(rows, labels, *at)
 
 
 def sample(seed: int, rows: int = 6000) -> Sample:
@@ -109,36 +109,37 @@ def test_a_class_that_only_the_validation_span_has_is_no_reason_to_fail() -> Non
 
 
 def test_every_baseline_answers_every_judged_row_with_probabilities(recording: Any) -> None:
-    rows, labels, spans = recording
+    rows, labels, split = recording
     names = ("book_imbalance", "return_1_bps", "volatility_64_bps")
     for each in baselines(names, DEFAULT, HORIZON_NS):
-        answers = forecast(each, rows, labels, spans, features.NAMES)
-        assert answers.shape == (spans[2].sum(), 4)
+        answers = forecast(each, rows, labels, split, features.NAMES)
+        assert answers.shape == (split.test.sum(), 4)
         assert np.isfinite(answers).all()
         assert answers[:, :3].sum(axis=1) == pytest.approx(np.ones(len(answers)), abs=1e-5)
 
 
 def test_nothing_of_the_judged_span_is_learned_from(recording: Any) -> None:
-    rows, labels, spans = recording
+    rows, labels, split = recording
     generator = np.random.default_rng(0)
     direction, return_bps = labels.direction.copy(), labels.return_bps.copy()
-    direction[spans[2]] = generator.integers(0, 3, spans[2].sum())
-    return_bps[spans[2]] = 1e3
+    direction[split.test] = generator.integers(0, 3, split.test.sum())
+    return_bps[split.test] = 1e3
     other = dataclasses.replace(labels, direction=direction, return_bps=return_bps)
     for each in baselines(("book_imbalance",), DEFAULT, HORIZON_NS):
-        one, two = (forecast(each, rows, these, spans, features.NAMES) for these in (labels, other))
+        one, two = (forecast(each, rows, these, split, features.NAMES) for these in (labels, other))
         assert one.tobytes() == two.tobytes(), each.name
 
 
 def test_each_symbol_has_a_fit_of_its_own_and_a_new_one_that_of_all(recording: Any) -> None:
-    rows, labels, (train, validation, judged) = recording
-    direction = np.where(rows.symbol_row == 0, np.arange(len(train)) % 3, labels.direction)
+    rows, labels, split = recording
+    direction = np.where(rows.symbol_row == 0, np.arange(len(rows.event_ns)) % 3, labels.direction)
     skewed = dataclasses.replace(labels, direction=direction)
     majority = baselines(("book_imbalance",), DEFAULT, HORIZON_NS)[0]
-    own = forecast(majority, rows, skewed, (train, validation, judged), features.NAMES)
-    first = rows.symbol_row[judged] == 0
+    own = forecast(majority, rows, skewed, split, features.NAMES)
+    first = rows.symbol_row[split.test] == 0
     assert own[first, :3] == pytest.approx(np.full((first.sum(), 3), 1 / 3), abs=1e-2)
-    unseen = forecast(majority, rows, skewed, (train & (rows.symbol_row == 1), validation, judged), features.NAMES)
+    other = dataclasses.replace(split, train=split.train & (rows.symbol_row == 1))
+    unseen = forecast(majority, rows, skewed, other, features.NAMES)
     assert (unseen[first] == unseen[~first][0]).all()
 
 

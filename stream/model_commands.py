@@ -1,0 +1,97 @@
+"""The commands `tickloom models ...`. Concrete classes are imported where they are needed."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stream.logs import set_up_logging
+from stream.settings import Settings, load_settings
+
+models_cli = typer.Typer(name="models", help="Models: evaluate.", no_args_is_help=True)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+class Folds(StrEnum):
+    """How `tickloom models evaluate` cuts a recording."""
+
+    DAYS = "days"  # each day but the first is judged, by what learned from the days before it
+    LAST = "last"  # only the last day is
+    SHARES = "shares"  # the last fifth of the rows is
+
+
+@models_cli.callback()
+def _models() -> None:
+    """Models: what they are worth."""
+
+
+@models_cli.command(epilog="Example: tickloom models evaluate ticks/fx --symbols EURUSD.oanda --out eurusd")
+def evaluate(
+    context: typer.Context,
+    files: Annotated[list[Path], typer.Argument(help="Parquet files of ticks, or directories of them.")],
+    out: Annotated[Path, typer.Option(help="Directory of the card, and of what is done until it is.")],
+    symbols: Annotated[str | None, typer.Option(help="Only these symbols, with commas between.")] = None,
+    folds: Annotated[
+        Folds, typer.Option(help="Judge each day but the first, only the last day, or the last fifth of the rows.")
+    ] = Folds.DAYS,
+    seeds: Annotated[int, typer.Option(min=1, help="How many trainings of each fold, with a seed each.")] = 5,
+    seed: Annotated[int, typer.Option(min=1, help="The first seed.")] = 7,
+    horizon_s: Annotated[float, typer.Option(help="How far ahead to predict.")] = 10.0,
+    dead_band_bps: Annotated[float, typer.Option(help="A move smaller than this is flat.")] = 1.0,
+    layers: Annotated[int, typer.Option(help="LSTM layers.")] = 1,
+    units: Annotated[int, typer.Option(help="Units of a layer.")] = 32,
+    epochs: Annotated[int, typer.Option(help="Epochs at the most.")] = 12,
+    fee_bps: Annotated[float, typer.Option(min=0.0, help="Fee of each order, beside the half-spread.")] = 0.0,
+    as_json: JsonFlag = False,
+) -> None:
+    """Train and judge a model beside all baselines, over several days and seeds, and write its model card.
+
+    A second run with the same flags goes on where the first one was stopped.
+    """
+    from rich.console import Console
+
+    from models.evaluate import Plan, evaluate_recording
+    from models.model_card_table import tables
+    from stream.sources.replay import Replay
+
+    chosen = {"horizon_s": horizon_s, "dead_band_bps": dead_band_bps, "layers": layers, "units": units}
+    settings = _train_settings(_settings(context), {**chosen, "epochs": epochs, "seed": seed})
+    ticks = Replay(files, symbols=symbols.split(",") if symbols else None).days()
+    plan = Plan(settings, folds.value, seeds, fee_bps)
+    card = evaluate_recording(ticks, plan, out, Console(stderr=True))
+    if as_json:
+        typer.echo(json.dumps(card))
+        return
+    console = Console()
+    for table in tables(card):
+        console.print(table)
+    for each in card["verdicts"]:
+        console.print(each["words"], style="yellow", highlight=False)
+    console.print(f"model card: {out / 'card.html'}")
+
+
+def _settings(context: typer.Context) -> Settings:
+    flags = context.find_root().params
+    settings = load_settings({"log_level": flags["log_level"]}, config=flags["config"]).settings
+    set_up_logging(settings.log_level)
+    return settings
+
+
+def _train_settings(settings: Settings, chosen: dict[str, Any]) -> Any:
+    """Return settings of training whose features and accepted ticks are those of this engine."""
+    from agents import features
+    from agents.periods import Periods
+    from models.train import TrainSettings
+
+    periods = Periods.of(settings)
+    return TrainSettings(
+        periods=periods,
+        feature_names=features.names(periods),
+        lateness_s=settings.lateness_s,
+        outlier_bps=settings.outlier_bps,
+        outlier_scale=settings.outlier_scale,
+        **chosen,
+    )
