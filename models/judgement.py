@@ -222,11 +222,15 @@ def _and(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{'; '.join(parts[:-1])}; and {parts[-1]}"
 
 
+def _trade_words(means: Mapping[str, float]) -> str:
+    return f"{means['net_bps_per_trade']:.2f} bps a trade, {means['trades']:,.0f} trades, t = {means['net_t']:.1f}"
+
+
 def _profit_verdicts(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     found = []
     for entry in (each for each in entries if not each["baseline"]):
         means = entry["scores"][0]["mean"]
-        name, earned = entry["name"], f"{means['net_bps_per_trade']:.2f} bps a trade (t = {means['net_t']:.1f})"
+        name, earned = entry["name"], _trade_words(means)
         if means["trades"] == 0.0:
             words = f"{name} never expects a move that is larger than what a trade costs."
         elif means["net_bps"] <= 0.0:

@@ -158,25 +158,25 @@ def _table(card: Mapping[str, Any], group: str, key: str) -> str:
 
 
 def _cell(found: Entry, name: str, digits: int) -> str:
+    mean, deviation = found["mean"], found["deviation"][name]
+    below = [f"±{deviation:,.{digits}f}"] if deviation else []
     if name == "net_bps_per_trade":
-        trades = found["mean"]["trades"]
-        return f"{_signed(found['mean'][name], digits)} <small>×{trades:,.0f}</small>" if trades else "no trade"
-    text = _signed(found["mean"][name], digits)
-    deviation = found["deviation"][name]
-    if deviation:
-        text += f" <small>±{deviation:,.{digits}f}</small>"
-    if name in ("ic", "rank_ic"):
-        text += f" <small>t {_signed(found['mean'][name + '_t'], 1)}</small>"
-    return text
+        if not mean["trades"]:
+            return "no trade"
+        below.append(f"×{mean['trades']:,.0f}")
+    if f"{name}_t" in mean:
+        below.append(f"t {_signed(mean[f'{name}_t'], 1)}")
+    under = f"<small>{' '.join(below)}</small>" if below else ""
+    return f"{_signed(mean[name], digits)}{under}"
 
 
 def _difference(card: Mapping[str, Any], model: str, against: str, group: str, key: str) -> str:
     wanted = (model, against, group, key)
     for each in card["comparisons"]:
         if (each["model"], each["against"], each["group"], each["key"]) == wanted:
-            p = "&lt;0.0001" if each["p_value"] < 1e-4 else f"{each['p_value']:.4f}"
+            p = "&lt; 0.0001" if each["p_value"] < 1e-4 else f"= {each['p_value']:.4f}"
             difference = _signed(each["mean_difference"], 4, "+")
-            return f'<td class="{each["verdict"]}">{difference} <small>{p}</small></td>'
+            return f'<td class="{each["verdict"]}">{difference}<small>p {p}</small></td>'
     return "<td></td>"
 
 

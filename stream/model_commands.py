@@ -1,9 +1,11 @@
 """The commands `tickloom models ...`. Concrete classes are imported where they are needed."""
 
 import json
+import logging
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -11,6 +13,8 @@ from stream.logs import set_up_logging
 from stream.settings import Settings, load_settings
 
 models_cli = typer.Typer(name="models", help="Models: evaluate.", no_args_is_help=True)
+
+_FILE_COLUMNS: Final = 140
 
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -57,6 +61,8 @@ def evaluate(
     from models.model_card_table import tables
     from stream.sources.replay import Replay
 
+    # What a training says of itself is in the lines of progress.
+    logging.getLogger("models").setLevel(logging.WARNING)
     chosen = {"horizon_s": horizon_s, "dead_band_bps": dead_band_bps, "layers": layers, "units": units}
     settings = _train_settings(_settings(context), {**chosen, "epochs": epochs, "seed": seed})
     ticks = Replay(files, symbols=symbols.split(",") if symbols else None).days()
@@ -65,7 +71,8 @@ def evaluate(
     if as_json:
         typer.echo(json.dumps(card))
         return
-    console = Console()
+    # A pipe or a file has room for whole tables.
+    console = Console() if sys.stdout.isatty() else Console(width=_FILE_COLUMNS)
     for table in tables(card):
         console.print(table)
     for each in card["verdicts"]:
