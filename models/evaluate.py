@@ -1,11 +1,11 @@
-"""Walk-forward evaluation: folds x seeds of a model and every baseline, judged on spans that none of them has seen.
+"""Walk-forward evaluation: models and every baseline, judged on spans that none of them has seen.
 
 What is done is kept under ``out``: an evaluation that was killed goes on where it stopped.
 """
 
-import dataclasses
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,17 +18,17 @@ from rich.console import Console
 
 from agents import features
 from models.baselines import MOST_FITTED_ROWS, Baseline, baselines, forecast
+from models.contenders import Contender, from_file, trained
 from models.dataset import HistoryRows, Labels, history, label
 from models.export import code_version, library_versions
 from models.judged import Judged, judged_rows
 from models.judgement import Forecaster, judge
 from models.lstm import start_tensorflow
-from models.metrics import Answers, serve
+from models.metrics import Answers
 from models.model_card_page import page
-from models.predictor import load_predictor
 from models.scores import log_losses
 from models.splits import Split, by_shares, walk_forward
-from models.train import TrainSettings, fit, write_trained
+from models.train import TrainSettings
 from stream.clock import NS_PER_S
 from stream.errors import SettingsError
 from stream.records import Records
@@ -37,8 +37,7 @@ CARD: Final = "card.json"
 PAGE: Final = "card.html"
 _PLAN: Final = "plan.json"
 
-# A split, settings with their seed, and a directory of its own -> float32[J, 4] for the J rows of the split's test.
-Learn = Callable[[Split, TrainSettings, Path], Answers]
+Make = Callable[[Split, int, Path], Answers]
 
 
 @dataclass(frozen=True)
@@ -48,18 +47,26 @@ class Plan:
     settings: TrainSettings  # its seed is that of the first of the trainings
     folds: Literal["days", "last", "shares"] = "days"  # judge each day but the first, the last one, a share of rows
     seeds: int = 5
+    models: tuple[Path, ...] = ()  # files to be judged; where there are none, models are trained
     fee_bps: float = 0.0  # of each order
 
     def check(self) -> None:
         """Check it.
 
         Raises:
-            SettingsError: nothing to evaluate.
+            SettingsError: nothing to evaluate, or scikit-learn is not installed.
         """
         if self.seeds < 1 or not 0.0 <= self.fee_bps < np.inf:
             raise SettingsError(
                 f"{self.seeds} seeds and a fee of {self.fee_bps} bps; right would be 1 or more, and 0 or more"
             )
+        try:
+            import sklearn  # noqa: F401
+        except ModuleNotFoundError as error:
+            raise SettingsError(
+                f"evaluation needs {error.name}, which serving does not: uv sync --extra train, or "
+                "pip install 'tickloom[train]'"
+            ) from None
 
 
 def evaluate_recording(
@@ -75,19 +82,21 @@ def evaluate_recording(
 
     Raises:
         SettingsError: as `evaluate`; or the training set is not installed.
-        ModelError: too little data, or a training failed.
+        ModelError: too little data, a training failed, or a model must not be judged by these ticks.
     """
     plan.check()
-    _need_scikit_learn()
-    start_tensorflow()  # before the work, if it is not there
     settings = plan.settings
     settings.check()
+    if not plan.models:
+        start_tensorflow()  # before the work, if it is not there
     lateness_ns = round(settings.lateness_s * NS_PER_S)
     rows = history(ticks, lateness_ns, settings.periods, settings.outlier_bps, settings.outlier_scale)
     labels = label(rows, settings.horizon, settings.dead_band_bps, settings.clip_bps)
     console.print(f"{len(rows.event_ns):,} rows of {', '.join(rows.symbols)}; {labels.known.sum():,} with a label")
-    learn = lstm_learner(rows, labels, console)
-    return evaluate(rows, labels, cut(rows, labels, plan), plan, learn, out, console)
+    contenders = [from_file(rows, path, settings.periods) for path in plan.models] or [
+        trained(rows, labels, settings, plan.seeds, console)
+    ]
+    return evaluate(rows, labels, cut(rows, labels, plan), plan, contenders, out, console)
 
 
 def cut(rows: HistoryRows, labels: Labels, plan: Plan) -> tuple[Split, ...]:
@@ -109,31 +118,32 @@ def evaluate(
     labels: Labels,
     folds: Sequence[Split],
     plan: Plan,
-    learn: Learn,
+    contenders: Sequence[Contender],
     out: Path,
     console: Console,
 ) -> dict[str, Any]:
-    """Train and judge everything, and write ``card.json`` and ``card.html``; return the card.
+    """Judge models beside all baselines, and write ``card.json`` and ``card.html``; return the card.
 
     Args:
         rows: A rows, with all features.
         labels: of them.
         folds: see `models.splits`; their test spans do not overlap.
         plan: what shall be evaluated.
-        learn: trains the model of a fold and seed, and answers its test rows in serving mode.
+        contenders: the models.
         out: directory of the card and of what is kept of an evaluation that is not done.
         console: where to say what is done.
 
     Raises:
-        SettingsError: ``out`` holds another evaluation, or scikit-learn is not installed.
-        ModelError: nothing to judge by.
+        SettingsError: ``out`` holds another evaluation.
+        ModelError: nothing to judge by, or whatever a contender raises.
     """
-    plan.check()
-    _need_scikit_learn()
     judged = judged_rows(rows, labels, folds, plan.settings.periods)
-    about = _about(rows, folds, plan)
+    about = _about(rows, folds, plan, contenders)
     work = _Work(out, about, judged, folds, console)
-    forecasters = [*_baselines(rows, labels, plan.settings, work), _model(plan, learn, work)]
+    forecasters = list(_baselines(rows, labels, plan.settings, work))
+    for each in contenders:
+        answers = [work.answers(each.name, seed, each.learn) for seed in each.seeds]
+        forecasters.append(Forecaster(each.name, each.what, False, answers))
     card = judge(judged, forecasters, about, plan.fee_bps)
     _write(out / CARD, json.dumps(card))
     _write(out / PAGE, page(card))
@@ -165,17 +175,17 @@ class _Work:
             )
         _write(plan, json.dumps(mine))
 
-    def answers(self, name: str, seed: int, make: Callable[[Split, Path], Answers]) -> Answers:
+    def answers(self, name: str, seed: int, make: Make) -> Answers:
         """Return the answers to all judged rows, ``float32[J, 4]``, fold by fold as far as they are not there."""
         everywhere = np.empty((len(self.judged.index), 4), np.float32)
         for number, split in enumerate(self._folds):
-            place = self._out / f"fold-{number + 1}" / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
+            place = self._out / f"fold-{number + 1}" / f"{_file_name(name)}-{seed}"
             kept = place / "answers.npy"
             started_s = time.monotonic()
             known = kept.exists()
             if not known:
                 place.mkdir(parents=True, exist_ok=True)
-                _save(kept, make(split, place))
+                _save(kept, make(split, seed, place))
             found = np.load(kept)
             mine = self.judged.fold == number
             # Answers are in the order of the rows of history; what is judged is in that of event time.
@@ -192,59 +202,20 @@ def _baselines(rows: HistoryRows, labels: Labels, settings: TrainSettings, work:
     available = features.names(settings.periods)
     for baseline in baselines(settings.feature_names, settings.periods, work.judged.horizon_ns):
 
-        def make(split: Split, _: Path, baseline: Baseline = baseline) -> Answers:
+        def make(split: Split, seed: int, place: Path, baseline: Baseline = baseline) -> Answers:
             return forecast(baseline, rows, labels, split, available)
 
         yield Forecaster(baseline.name, baseline.what, True, [work.answers(baseline.name, 0, make)])
 
 
-def _model(plan: Plan, learn: Learn, work: _Work) -> Forecaster:
-    first, answers = plan.settings, []
-    for seed in range(first.seed, first.seed + plan.seeds):
-        settings = dataclasses.replace(first, seed=seed)
-
-        def make(split: Split, place: Path, settings: TrainSettings = settings) -> Answers:
-            return learn(split, settings, place)
-
-        answers.append(work.answers(first.name, seed, make))
-    what = (
-        f"LSTM of {first.layers} x {first.units} units on {len(first.feature_names)} features, all symbols in one"
-    )
-    return Forecaster(first.name, what, False, answers)
-
-
-def lstm_learner(rows: HistoryRows, labels: Labels, console: Console) -> Learn:
-    """Return what trains the LSTM of a fold and a seed, and answers as the engine would: from the exported file.
-
-    Args:
-        rows: A rows, with all features.
-        labels: of them.
-        console: where to show the epochs.
-    """
-
-    def learn(split: Split, settings: TrainSettings, place: Path) -> Answers:
-        fitted = fit(rows, labels, split, settings, console=console)
-        model = place / "model.onnx"
-        write_trained(fitted, rows, labels, split, settings, model)
-        # From the validation span on: it builds the state up that the test span starts with, as live.
-        served = (rows.event_ns >= split.validation_ns) & (rows.event_ns < split.to_ns)
-        recent = dataclasses.replace(
-            rows,
-            features=rows.features[served],
-            symbol_row=rows.symbol_row[served],
-            event_ns=rows.event_ns[served],
-            ref_price=rows.ref_price[served],
-        )
-        predictor = load_predictor(model, available=features.names(settings.periods))
-        return serve(predictor, recent)[split.test[served]]
-
-    return learn
-
-
-def _about(rows: HistoryRows, folds: Sequence[Split], plan: Plan) -> dict[str, Any]:
+def _about(
+    rows: HistoryRows, folds: Sequence[Split], plan: Plan, contenders: Sequence[Contender]
+) -> dict[str, Any]:
     settings = plan.settings
     return {
-        "name": settings.name,
+        "models": [
+            {"name": each.name, "what": each.what, "seeds": list(each.seeds), **each.about} for each in contenders
+        ],
         "symbols": rows.symbols,
         "dead_band_bps": settings.dead_band_bps,
         "data_sha256": rows.data_sha256,
@@ -260,22 +231,16 @@ def _about(rows: HistoryRows, folds: Sequence[Split], plan: Plan) -> dict[str, A
             }
             for fold in folds
         ],
-        "settings": dataclasses.asdict(settings),
-        "seeds": plan.seeds,
+        "features": settings.feature_names,
+        "periods": settings.periods.plain(),
         "most_rows_of_a_baseline": MOST_FITTED_ROWS,
         "code_version": code_version(),
         "libraries": library_versions() | {name: metadata.version(name) for name in ("scikit-learn", "scipy")},
     }
 
 
-def _need_scikit_learn() -> None:
-    try:
-        import sklearn  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise SettingsError(
-            f"evaluation needs {error.name}, which serving does not: uv sync --extra train, or "
-            "pip install 'tickloom[train]'"
-        ) from None
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]+", "-", name).strip("-")
 
 
 def _save(path: Path, answers: Answers) -> None:

@@ -124,9 +124,10 @@ def _tables(card: Mapping[str, Any]) -> list[str]:
             f"<details{opened}><summary>{_escape(symbol)}</summary>{_table(card, 'symbol', symbol)}</details>"
         )
     parts.append(
-        '<p class="soft">Means over the seeds, ± their standard deviation; the best of a column is underlined. '
-        "Difference, p: how much less (−) or more (+) the model loses a row than this forecaster, and the chance "
-        "of such a difference between equals. Baselines are fitted for each symbol on the same training span.</p>"
+        '<p class="soft">Means over the seeds, ± their standard deviation; × counts trades; the best of a column '
+        "is underlined. Difference, p: how much less (−) or more (+) the model loses a row than this forecaster, "
+        "and the chance of such a difference between equals. Baselines are fitted for each symbol on the same "
+        "training span.</p>"
     )
     return parts
 
@@ -163,8 +164,8 @@ def _cell(found: Entry, name: str, digits: int) -> str:
     if name == "net_bps_per_trade":
         if not mean["trades"]:
             return "no trade"
-        below.append(f"×{mean['trades']:,.0f}")
-    if f"{name}_t" in mean:
+        below.append(f"×{mean['trades']:,.4g}")
+    if mean.get(f"{name}_t"):
         below.append(f"t {_signed(mean[f'{name}_t'], 1)}")
     under = f"<small>{' '.join(below)}</small>" if below else ""
     return f"{_signed(mean[name], digits)}{under}"

@@ -9,6 +9,8 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from stream.clock import NS_PER_S
+from stream.errors import SettingsError
 from stream.logs import set_up_logging
 from stream.settings import Settings, load_settings
 
@@ -42,16 +44,21 @@ def evaluate(
         Folds, typer.Option(help="Judge each day but the first, only the last day, or the last fifth of the rows.")
     ] = Folds.DAYS,
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings of each fold, with a seed each.")] = 5,
-    seed: Annotated[int, typer.Option(min=1, help="The first seed.")] = 7,
-    horizon_s: Annotated[float, typer.Option(help="How far ahead to predict.")] = 10.0,
-    dead_band_bps: Annotated[float, typer.Option(help="A move smaller than this is flat.")] = 1.0,
-    layers: Annotated[int, typer.Option(help="LSTM layers.")] = 1,
-    units: Annotated[int, typer.Option(help="Units of a layer.")] = 32,
-    epochs: Annotated[int, typer.Option(help="Epochs at the most.")] = 12,
+    seed: Annotated[int | None, typer.Option(min=1, help="The first seed; 7.")] = None,
+    horizon_s: Annotated[float | None, typer.Option(help="How far ahead to predict; 10 if not given.")] = None,
+    dead_band_bps: Annotated[float | None, typer.Option(help="A move smaller than this is flat; 1.")] = None,
+    layers: Annotated[int | None, typer.Option(help="LSTM layers; 1.")] = None,
+    units: Annotated[int | None, typer.Option(help="Units of a layer; 32.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs at the most; 12.")] = None,
+    model: Annotated[
+        list[Path] | None, typer.Option(help="Train nothing: judge this model file; may be given several times.")
+    ] = None,
     fee_bps: Annotated[float, typer.Option(min=0.0, help="Fee of each order, beside the half-spread.")] = 0.0,
     as_json: JsonFlag = False,
 ) -> None:
-    """Train and judge a model beside all baselines, over several days and seeds, and write its model card.
+    """Judge a model beside all baselines, over days and seeds, and write its model card.
+
+    It is trained anew for each day and seed, unless model files are given.
 
     A second run with the same flags goes on where the first one was stopped.
     """
@@ -63,10 +70,11 @@ def evaluate(
 
     # What a training says of itself is in the lines of progress.
     logging.getLogger("models").setLevel(logging.WARNING)
-    chosen = {"horizon_s": horizon_s, "dead_band_bps": dead_band_bps, "layers": layers, "units": units}
-    settings = _train_settings(_settings(context), {**chosen, "epochs": epochs, "seed": seed})
+    chosen = {"horizon_s": horizon_s, "dead_band_bps": dead_band_bps}
+    chosen |= {"layers": layers, "units": units, "epochs": epochs, "seed": seed}
+    settings = _train_settings(_settings(context), chosen, model or [])
     ticks = Replay(files, symbols=symbols.split(",") if symbols else None).days()
-    plan = Plan(settings, folds.value, seeds, fee_bps)
+    plan = Plan(settings, folds.value, seeds, tuple(model or ()), fee_bps)
     card = evaluate_recording(ticks, plan, out, Console(stderr=True))
     if as_json:
         typer.echo(json.dumps(card))
@@ -87,18 +95,30 @@ def _settings(context: typer.Context) -> Settings:
     return settings
 
 
-def _train_settings(settings: Settings, chosen: dict[str, Any]) -> Any:
-    """Return settings of training whose features and accepted ticks are those of this engine."""
+def _train_settings(settings: Settings, chosen: dict[str, Any], models: list[Path]) -> Any:
+    """Return settings of training whose features and accepted ticks are those of this engine.
+
+    Where models are there already, what is predicted is what they predict.
+    """
     from agents import features
     from agents.periods import Periods
+    from models.contenders import task_of
     from models.train import TrainSettings
 
     periods = Periods.of(settings)
+    given = {name: value for name, value in chosen.items() if value is not None}
+    if models:
+        if given:
+            raise SettingsError(
+                f"{', '.join(given)} with --model, which trains nothing; right would be one of them"
+            )
+        task = task_of(models, periods)
+        given = {"horizon_s": task.horizon_ns / NS_PER_S, "dead_band_bps": task.dead_band_bps}
     return TrainSettings(
         periods=periods,
         feature_names=features.names(periods),
         lateness_s=settings.lateness_s,
         outlier_bps=settings.outlier_bps,
         outlier_scale=settings.outlier_scale,
-        **chosen,
+        **given,
     )

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from models.contenders import Contender
 from models.dataset import HistoryRows, Labels, history, label
-from models.evaluate import Learn, Plan, cut, evaluate, evaluate_recording
+from models.evaluate import Plan, cut, evaluate, evaluate_recording
 from models.splits import Split, walk_forward
 from models.train import TrainSettings
 from stream.errors import SettingsError
@@ -55,24 +56,27 @@ class _Pretender:
     def __init__(self, rows: HistoryRows, fails_at: int | None = None) -> None:
         self.rows, self.fails_at, self.asked = rows, fails_at, []  # type: ignore[var-annotated]
 
-    def __call__(self, split: Split, settings: TrainSettings, place: Path) -> Any:
+    def contender(self, seeds: int = 2, **about: Any) -> Contender:
+        return Contender("lstm", "a pretender", range(7, 7 + seeds), self.learn, about)
+
+    def learn(self, split: Split, seed: int, place: Path) -> Any:
         if len(self.asked) == self.fails_at:
             raise KeyboardInterrupt
-        self.asked.append((split.test_ns, settings.seed, place.is_dir()))
+        self.asked.append((split.test_ns, seed, place.is_dir()))
         answers = np.full((split.test.sum(), 4), 1 / 3, np.float32)
-        answers[:, 3] = self.rows.features[split.test, 11] * settings.seed
+        answers[:, 3] = self.rows.features[split.test, 11] * seed
         return answers
 
 
-def run(recording: Any, learn: Learn, out: Path, plan: Plan = PLAN) -> Any:
+def run(recording: Any, contender: Contender, out: Path, plan: Plan = PLAN) -> Any:
     rows, labels, folds = recording
-    return evaluate(rows, labels, folds, plan, learn, out, QUIET)
+    return evaluate(rows, labels, folds, plan, [contender], out, QUIET)
 
 
 def test_every_fold_and_seed_is_trained_and_judged_beside_every_baseline(recording: Any, tmp_path: Path) -> None:
     rows, _, folds = recording
     learn = _Pretender(rows)
-    card = run(recording, learn, tmp_path)
+    card = run(recording, learn.contender(), tmp_path)
     assert learn.asked == [(fold.test_ns, seed, True) for seed in (7, 8) for fold in folds]
     assert len(folds) == 2
     names = ["majority", "last return", "EWMA", "logistic, order flow", "logistic", "boosted trees", "lstm"]
@@ -82,33 +86,31 @@ def test_every_fold_and_seed_is_trained_and_judged_beside_every_baseline(recordi
     assert card["forecasters"][-1]["scores"][0]["mean"]["log_loss"] == pytest.approx(np.log(3), abs=1e-6)
     assert json.loads((tmp_path / "card.json").read_text()) == json.loads(json.dumps(card))
     assert (tmp_path / "card.html").read_text().startswith("<!doctype html>")
-    assert card["settings"]["units"] == 8
+    assert card["models"][0]["seeds"] == [7, 8]
     assert len(card["data_sha256"]) == 64
 
 
 def test_what_was_done_is_not_done_again_and_the_outcome_is_the_same(recording: Any, tmp_path: Path) -> None:
     rows, _, _ = recording
-    whole = run(recording, _Pretender(rows), tmp_path / "whole")
+    whole = run(recording, _Pretender(rows).contender(), tmp_path / "whole")
     stopped = _Pretender(rows, fails_at=3)
     with pytest.raises(KeyboardInterrupt):
-        run(recording, stopped, tmp_path / "stopped")
+        run(recording, stopped.contender(), tmp_path / "stopped")
     going_on = _Pretender(rows)
-    card = run(recording, going_on, tmp_path / "stopped")
+    card = run(recording, going_on.contender(), tmp_path / "stopped")
     assert len(stopped.asked) == 3
     assert len(going_on.asked) == 1
     assert card == whole
 
 
-@pytest.mark.parametrize(
-    ("change", "named"),
-    [({"units": 16}, "settings differ"), ({"seed": 9}, "settings differ"), ({}, "seeds differ")],
-)
-def test_a_directory_holds_one_evaluation(recording: Any, tmp_path: Path, change: Any, named: str) -> None:
+def test_a_directory_holds_one_evaluation(recording: Any, tmp_path: Path) -> None:
     rows, _, _ = recording
-    run(recording, _Pretender(rows), tmp_path, dataclasses.replace(PLAN, seeds=1))
-    other = Plan(dataclasses.replace(SETTINGS, **change), seeds=1 if change else 3)
-    with pytest.raises(SettingsError, match=f"holds another evaluation: .*{named}"):
-        run(recording, _Pretender(rows), tmp_path, other)
+    run(recording, _Pretender(rows).contender(seeds=1, units=8), tmp_path)
+    with pytest.raises(SettingsError, match="holds another evaluation: models differ; right would be"):
+        run(recording, _Pretender(rows).contender(seeds=1, units=16), tmp_path)
+    with pytest.raises(SettingsError, match="holds another evaluation: features differ"):
+        plan = Plan(dataclasses.replace(SETTINGS, feature_names=("book_imbalance",)))
+        run(recording, _Pretender(rows).contender(seeds=1, units=8), tmp_path, plan)
 
 
 def test_a_plan_without_seeds_is_refused() -> None:
@@ -133,7 +135,7 @@ def test_the_lstm_is_judged_by_the_very_file_that_would_serve(ticks: Any, tmp_pa
     from models.metrics import serve
     from models.predictor import load_predictor
 
-    plan = Plan(SETTINGS, "last", seeds=1)
+    plan = Plan(SETTINGS, folds="last", seeds=1)
     evaluate_recording(ticks, plan, tmp_path, QUIET)
     place = tmp_path / "fold-1" / "lstm-7"
     rows = history(ticks, 5_000_000_000)
