@@ -108,8 +108,8 @@ def test_a_directory_holds_one_evaluation(recording: Any, tmp_path: Path) -> Non
     run(recording, _Pretender(rows).contender(seeds=1, units=8), tmp_path)
     with pytest.raises(SettingsError, match="holds another evaluation: models differ; right would be"):
         run(recording, _Pretender(rows).contender(seeds=1, units=16), tmp_path)
+    plan = Plan(dataclasses.replace(SETTINGS, feature_names=("book_imbalance",)))
     with pytest.raises(SettingsError, match="holds another evaluation: features differ"):
-        plan = Plan(dataclasses.replace(SETTINGS, feature_names=("book_imbalance",)))
         run(recording, _Pretender(rows).contender(seeds=1, units=8), tmp_path, plan)
 
 
@@ -135,7 +135,7 @@ def test_the_lstm_is_judged_by_the_very_file_that_would_serve(ticks: Any, tmp_pa
     from models.metrics import serve
     from models.predictor import load_predictor
 
-    plan = Plan(SETTINGS, folds="last", seeds=1)
+    plan = Plan(dataclasses.replace(SETTINGS, epochs=1), folds="last", seeds=1)
     evaluate_recording(ticks, plan, tmp_path, QUIET)
     place = tmp_path / "fold-1" / "lstm-7"
     rows = history(ticks, 5_000_000_000)
