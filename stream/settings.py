@@ -120,6 +120,16 @@ class Settings(BaseModel):
     gateway_queue: int = Field(8192, ge=16, description="messages held for a slow client of a full feed")
     feed_token: SecretStr | None = Field(None, description="token that feed clients must present")
 
+    # What came of predictions.
+    cost_bps: float = Field(1.0, ge=0, le=1e4, description="what a position is taken to cost, in and out again")
+    outcome_patience_s: float = Field(
+        600.0, gt=0, le=1e7, description="a silent symbol's predictions are given up so long after their horizon"
+    )
+    rollback: bool = Field(True, description="take a model out of service that is worse than the one before")
+    rollback_false_alarms: float = Field(
+        0.001, gt=0, lt=1, description="probability that a model which is no worse goes, in its whole life"
+    )
+
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("log_level")
