@@ -24,7 +24,7 @@ from stream.records import Records, encode_block
 from stream.settings import Settings
 
 PARTITIONS = 2  # of conftest's topic, and of the topics that a gateway creates
-STAGES = ["source_to_lane", "features", "inference", "publish", "publish_to_gateway", "total"]
+STAGES = ["source_to_lane", "features", "inference", "publish", "publish_to_gateway", "total", "publish_to_send"]
 
 Message = dict[str, Any]
 Start = Callable[..., Awaitable["Running"]]
@@ -307,7 +307,8 @@ async def test_a_bad_message_gets_an_error_and_harms_nothing(gateway: Running) -
         await client.say(op="ping", id=8)
         assert (await client.next("pong"))["id"] == 8
         await client.say(op="list", id=9)
-        assert (await client.next("subscriptions"))["symbols"] == {"AIG": "latest"}
+        listed = (await client.next("subscriptions"))["channels"]
+        assert listed == {"prediction": {"AIG": {"mode": "latest", "throttle_ms": None}}}
 
 
 async def test_one_that_sends_too_much_is_closed_and_the_others_stay(gateway: Running) -> None:
