@@ -1,151 +1,32 @@
 """The feed over real sockets and a real broker: what desks get, what becomes of those who misbehave, the page."""
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 import numpy as np
-import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from feed_driver import PARTITIONS, Client, Running, Start, known, seqs
 from pydantic import SecretStr
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
-from exporters.gateway import Addresses, Gateway, run_gateway
+from exporters.gateway import run_gateway
 from stream.embedded.kafka import EmbeddedKafka
 from stream.errors import SettingsError
 from stream.records import Records, encode_block
 from stream.settings import Settings
 
-PARTITIONS = 2  # of conftest's topic, and of the topics that a gateway creates
 STAGES = ["source_to_lane", "features", "inference", "publish", "publish_to_gateway", "total", "publish_to_send"]
-
-Message = dict[str, Any]
-Start = Callable[..., Awaitable["Running"]]
 
 
 @pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    """A broker of these tests alone: a gateway creates the standard topics, with our number of partitions."""
-    with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as server:
-        yield server
-
-
-class Running:
-    """A gateway that runs."""
-
-    def __init__(self, where: Addresses, stop: asyncio.Event, task: "asyncio.Task[None]") -> None:
-        self.where, self._stop, self._task = where, stop, task
-
-    async def stop(self) -> None:
-        self._stop.set()
-        await asyncio.wait_for(self._task, 20)
-
-    async def health(self) -> Message:
-        async with aiohttp.ClientSession() as session, session.get(f"{self.where.telemetry}/health") as reply:
-            return orjson.loads(await reply.read())  # type: ignore[no-any-return]
-
-    @asynccontextmanager
-    async def client(self, *symbols: str, mode: str = "latest", **more: Any) -> AsyncIterator["Client"]:
-        async with connect(self.where.feed, **more) as socket:
-            client = Client(socket)
-            assert (await client.next("hello"))["schema_version"] == 1
-            if symbols:
-                await client.say(op="subscribe", id=1, channel="prediction", symbols=symbols, mode=mode)
-                assert (await client.next("subscribed"))["id"] == 1
-            yield client
-
-
-class Client:
-    """One WebSocket, and what came through it."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self.socket = socket
-
-    async def say(self, **message: Any) -> None:
-        await self.socket.send(orjson.dumps(message).decode())
-
-    async def next(self, *types: str, within_s: float = 20.0) -> Message:
-        """The next message of one of these types; others are passed over."""
-        async with asyncio.timeout(within_s):
-            while True:
-                message: Message = orjson.loads(await self.socket.recv())
-                if message["type"] in types:
-                    return message
-
-    async def items(self, count: int, *types: str) -> list[Message]:
-        """The next predictions, at least so many, each with its message's type."""
-        got: list[Message] = []
-        while len(got) < count:
-            message = await self.next(*(types or ("snapshot", "prediction")))
-            got += [item | {"type": message["type"]} for item in message["predictions"]]
-        return got
-
-    async def until(self, symbol: str, seq: int) -> list[Message]:
-        """All predictions up to and with this one."""
-        got = await self.items(1)
-        while (symbol, seq) not in [(item["symbol"], item["seq"]) for item in got]:
-            got += await self.items(1)
-        return got
-
-    async def rest(self) -> list[Message]:
-        """Everything until the connection is closed."""
-        got: list[Message] = []
-        async with asyncio.timeout(20):
-            with contextlib.suppress(ConnectionClosed):
-                while True:
-                    got.append(orjson.loads(await self.socket.recv()))
-        return got
-
-    async def closed(self) -> tuple[int | None, str | None]:
-        """Code and reason of the close that comes."""
-        await self.rest()
-        return self.socket.close_code, self.socket.close_reason
-
-
-def seqs(items: list[Message], symbol: str) -> list[int]:
-    return [item["seq"] for item in items if item["symbol"] == symbol]
-
-
-@pytest.fixture
-async def start(kafka: EmbeddedKafka, topic: str, eventually: Any) -> AsyncIterator[Start]:
-    """Start a gateway on the test's topic."""
-    started: list[Running] = []
-
-    async def go(kafka: EmbeddedKafka = kafka, first_step_within_s: float = 10.0, **changes: Any) -> Running:
-        settings = Settings(kafka=kafka.bootstrap, gateway_port=0, partitions=PARTITIONS, **changes)
-        stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
-        gateway = Gateway(settings, topic, first_step_within_s=first_step_within_s)
-        task = asyncio.create_task(gateway.run(stop, ready.set_result))
-        running = Running(await asyncio.wait_for(ready, 20), stop, task)
-        started.append(running)
-        await known(running, eventually, status="ok")
-        return running
-
-    yield go
-    for running in started:
-        await running.stop()
-
-
-@pytest.fixture
-async def gateway(start: Start) -> Running:
-    return await start()
-
-
-async def known(gateway: Running, eventually: Any, **figures: Any) -> None:
-    """Wait until the gateway's figures are these."""
-
-    async def are() -> bool:
-        health = await gateway.health()
-        return all(health[name] == value for name, value in figures.items())
-
-    await eventually(are)
+def kafka(feed_kafka: EmbeddedKafka) -> EmbeddedKafka:
+    """The broker of the feed's tests."""
+    return feed_kafka
 
 
 async def test_a_full_feed_begins_with_a_snapshot_and_goes_on_without_a_gap(
