@@ -117,7 +117,7 @@ async def start(kafka: EmbeddedKafka, topic: str, eventually: Any) -> AsyncItera
     started: list[Running] = []
 
     async def go(kafka: EmbeddedKafka = kafka, first_step_within_s: float = 10.0, **changes: Any) -> Running:
-        settings = Settings(kafka=kafka.bootstrap, gateway_port=0, partitions=PARTITIONS, **changes)
+        settings = Settings(**{"kafka": kafka.bootstrap, "gateway_port": 0, "partitions": PARTITIONS, **changes})
         stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
         gateway = Gateway(settings, topic, first_step_within_s=first_step_within_s)
         task = asyncio.create_task(gateway.run(stop, ready.set_result))

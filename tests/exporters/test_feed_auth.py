@@ -16,7 +16,7 @@ from exporters.feed_auth import Door, Grant, NotAdmitted, NothingGranted
 from stream.errors import SettingsError
 from stream.settings import Settings
 
-SECRET = "a-secret-of-more-than-32-characters"
+SECRET = "a-secret-of-more-than-64-characters, which is what HS512 would like to have"
 
 
 def door(**changes: Any) -> Door:

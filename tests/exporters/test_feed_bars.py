@@ -1,5 +1,6 @@
 """Bars are those of a plain loop over the predictions, however these were cut into batches."""
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_bars_are_the_same_for_every_cut(given_ticks: list[tuple[bytes, int, int
         rows[index]["seq"] = rows[index]["published_ns"] = index + 1
     maker = BarMaker(LENGTH_NS)
     edges = sorted({0, len(rows), *(cut for cut in cuts if cut < len(rows))})
-    parts = [maker.add(rows[start:stop]) for start, stop in zip(edges, edges[1:], strict=False)]
+    parts = [maker.add(rows[start:stop]) for start, stop in itertools.pairwise(edges)]
     bars = np.concatenate([np.zeros(0, BAR), *parts])
     assert as_tuples(bars) == plain(rows)
     assert (bars["end_ns"] - bars["start_ns"] == LENGTH_NS).all()

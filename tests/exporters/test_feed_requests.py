@@ -118,3 +118,37 @@ def test_more_symbols_than_anybody_needs_by_name_are_refused() -> None:
     again = {"epoch": "e", "seqs": dict.fromkeys(names, 1)}
     asked = {"op": "subscribe", "symbols": ["*"], "mode": "full", "resume": again}
     assert refusal(json.dumps(asked)).code == "too_many_symbols"
+
+
+FIELDS = [
+    "op",
+    "id",
+    "channel",
+    "symbols",
+    "mode",
+    "throttle_ms",
+    "resume",
+    "replay_from_ns",
+    "token",
+    "epoch",
+    "seqs",
+]
+VALUES = st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.text(max_size=9)
+
+
+@given(
+    st.sampled_from(["subscribe", "unsubscribe", "list", "ping", "auth"]),
+    st.dictionaries(
+        st.sampled_from(FIELDS),
+        st.recursive(
+            VALUES | st.sampled_from(["AIG", "*", "full", "tick"]),
+            lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(FIELDS), inner, max_size=4),
+            max_leaves=6,
+        ),
+    ),
+)
+def test_no_request_that_could_be_made_up_does_more_than_be_answered(op: str, made_up: dict[str, Any]) -> None:
+    try:
+        parse_request(json.dumps({"op": op, "symbols": ["AIG"], **made_up}))
+    except BadMessage as error:
+        orjson.dumps(error.reply())
