@@ -21,7 +21,7 @@ from exporters.feed_messages import ReplayCompleted, Reset, Resumed
 from exporters.feed_metrics import FeedMetrics
 from exporters.feed_requests import Subscribe
 from exporters.feed_wire import Held, message_frame
-from stream.records import Records, partition_of
+from stream.records import SYMBOL_BYTES, Records, partition_of
 
 logger = logging.getLogger(__name__)
 
@@ -75,23 +75,22 @@ class CatchUp:
     async def run(self) -> None:
         """Give the past and go live. Cancelling it is safe: the client gets nothing more of it."""
         try:
-            while self._fanout.filling or self._fanout.epoch is None:
-                await asyncio.sleep(_LOOK_EVERY_S)
-            self._check()
             if self._from_ns is not None:
                 await self._replay()
             else:
                 await self._resume()
-            await self._from_memory()
-            self._finish()
         except (KafkaError, TimeoutError, OSError) as error:
             logger.warning("feed client %s: its past cannot be read: %r", self._client.peer, error)
-            self._reset(list(self._after), "gone")
-            self._finish()
+            self._give_up()
         finally:
             self._release()
 
     # ---- where the past is ---------------------------------------------------------------------------------------
+
+    async def _ready(self) -> None:
+        """Wait until the channel itself has its newest past."""
+        while self._fanout.filling or self._fanout.epoch is None:
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     def _check(self) -> None:
         """Reset what cannot be resumed, whatever is held."""
@@ -106,36 +105,53 @@ class CatchUp:
         self._reset(ahead, "ahead")
 
     async def _resume(self) -> None:
-        missing = [symbol for symbol in self._after if not self._in_memory(symbol)]
-        self._metrics.resumes["memory"] += len(self._after) - len(missing)
-        if not missing:
-            return
-        if self._archive is None:
-            self._reset(missing, "gone")
-            return
-        async with self._archive.open() as reader:
-            by_partition: dict[int, list[bytes]] = {}
-            symbols = np.array(missing, "S24")
-            for symbol, partition in zip(missing, partition_of(symbols, len(reader.starts)).tolist(), strict=True):
-                by_partition.setdefault(partition, []).append(symbol)
-            positions = {}
-            for partition, wanted in by_partition.items():
-                positions[partition], gone = await self._search(reader, partition, wanted)
-                self._reset(gone, "gone")
-            self._metrics.resumes["kafka"] += sum(symbol in self._after for symbol in missing)
-            await self._from_kafka(reader, positions)
+        while True:
+            await self._ready()
+            self._check()
+            missing = [symbol for symbol in self._after if not self._in_memory(symbol)]
+            if not missing:
+                # No await since we looked: memory still has it.
+                if await self._from_memory():
+                    return
+                continue  # it went on faster than the client reads
+            if self._archive is None:
+                self._reset(missing, "gone")
+                continue
+            history, partitions = self._fanout.history, self._partitions(list(self._after))
+            # Also of those that memory has now: it may not when the others are there.
+            positions = {partition: history.first_offset(partition) for partition in partitions}
+            async with self._archive.open() as reader:
+                for partition, wanted in self._partitions(missing).items():
+                    begin, gone = await self._search(reader, partition, wanted)
+                    positions[partition] = min(begin, positions[partition])
+                    self._reset(gone, "gone")
+                if await self._from_kafka(reader, positions):
+                    return
 
     async def _replay(self) -> None:
-        from_ns = int(self._from_ns or 0)
-        history = self._fanout.history
+        await self._ready()
+        from_ns, history = int(self._from_ns or 0), self._fanout.history
         if self._archive is None:
             if history.evicted_ns >= from_ns:
                 self._say_reset(list(self._request.symbols), "gone")
+            while not await self._from_memory():
+                self._say_reset(list(self._request.symbols), "gone")
             return
+        # Where nothing is so new yet, what is so new comes after what was read.
+        ends = {partition: history.next_offset(partition) for partition in history.partitions}
         async with self._archive.open() as reader:
             offsets = await reader.offsets_at(from_ns - _SLACK_NS)
-            positions = {p: offset for p, offset in offsets.items() if offset is not None}
+            positions = {p: ends[p] if offset is None else offset for p, offset in offsets.items() if p in ends}
             await self._from_kafka(reader, positions)
+
+    def _partitions(self, symbols: list[bytes]) -> dict[int, list[bytes]]:
+        """The symbols, by the partition that they live in."""
+        found: dict[int, list[bytes]] = {}
+        count = len(self._fanout.history.partitions)
+        numbers = partition_of(np.array(symbols, f"S{SYMBOL_BYTES}"), count).tolist()
+        for symbol, partition in zip(symbols, numbers, strict=True):
+            found.setdefault(partition, []).append(symbol)
+        return found
 
     def _in_memory(self, symbol: bytes) -> bool:
         board, slot = self._fanout.board, self._fanout.board.find(symbol)
@@ -166,13 +182,19 @@ class CatchUp:
 
     # ---- giving it -----------------------------------------------------------------------------------------------
 
-    async def _from_kafka(self, reader: Reader, positions: dict[int, int]) -> None:
-        # Up to what is in memory, which moves on; never beyond what live clients have.
-        async for _, rows, _ in reader.read(positions, self._fanout.history.first_offset):
-            for start in range(0, len(rows), _PIECE_ROWS):
-                self._give(self._new(rows[start : start + _PIECE_ROWS]), None)
-                if not await self._client.room():
-                    return
+    async def _from_kafka(self, reader: Reader, positions: dict[int, int]) -> bool:
+        """Give what is in Kafka from ``positions`` on, then what is in memory, and go live; as `_from_memory`."""
+        source = "kafka"
+        while True:
+            # Up to where memory begins, which moves on; never beyond what live clients have.
+            async for _, rows, _ in reader.read(positions, self._fanout.history.first_offset):
+                for start in range(0, len(rows), _PIECE_ROWS):
+                    self._give(self._new(rows[start : start + _PIECE_ROWS]), None)
+                    if not await self._client.room():
+                        return True
+            # No await since the reader looked: memory begins where Kafka was left.
+            if await self._from_memory(source):
+                return True
 
     def _new(self, rows: Records) -> Records:
         """Those rows that are ours and that the client does not have, each once."""
@@ -196,18 +218,25 @@ class CatchUp:
             return 0 if self._from_ns is not None and self.covers(symbol) else _NEVER
         return last
 
-    async def _from_memory(self) -> None:
+    async def _from_memory(self, source: str = "memory") -> bool:
+        """Give what is in memory and go live; return False where memory lost, meanwhile, what was not given yet.
+
+        The caller has made sure, without an await since, that memory has all that is missing now.
+        """
         history = self._fanout.history
         position = history.start
-        while True:
-            if position < history.start:
-                self._reset(list(self._after), "gone")
-                return
+        while position >= history.start:
             chosen, position = history.take(position, self._after_of_slots(), self._from_ns or 0, _PIECE_ROWS)
             if len(chosen):
                 self._give(history.rows(chosen), chosen)
-            if position == history.head or not await self._client.room():
-                return
+            if position == history.head:
+                self._finish(source)
+                return True
+            if not await self._client.room():
+                return True
+            if history is not self._fanout.history:  # everything is numbered anew, and the client was told
+                return False
+        return False
 
     def _after_of_slots(self) -> Int64s:
         return np.array([self._last(symbol) for symbol in self._fanout.board.symbols], np.int64)
@@ -238,7 +267,7 @@ class CatchUp:
 
     # ---- the end -------------------------------------------------------------------------------------------------
 
-    def _finish(self) -> None:
+    def _finish(self, source: str) -> None:
         """Go live. No await: what comes next is live."""
         board, name = self._fanout.board, self._fanout.channel.name
         slots = {symbol: board.find(symbol) for symbol in self._after}
@@ -248,21 +277,37 @@ class CatchUp:
             if slot is not None and int(board.seqs[slot]) != self._after[symbol]
         ]
         self._reset(behind, "restarted")
+        if self._from_ns is None and self._after:
+            self._metrics.resumes[source] += len(self._after)
         seqs = {symbol.decode(): seq for symbol, seq in self._after.items()}
         message: Resumed | ReplayCompleted
+        message_id = self._request.message_id
         if self._from_ns is None:
-            message = {"type": "resumed", "id": self._request.message_id, "channel": name, "seqs": seqs}
+            message = {"type": "resumed", "id": message_id, "channel": name, "seqs": seqs}
         else:
             symbols = list(self._request.symbols)
-            message = {
-                "type": "replay_completed",
-                "id": self._request.message_id,
-                "channel": name,
-                "symbols": symbols,
-            }
+            message = {"type": "replay_completed", "id": message_id, "channel": name, "symbols": symbols}
         if seqs or self._from_ns is not None:
             self._client.post(Held(message_frame(message)))
+        self._begin_others()
+
+    def _give_up(self) -> None:
+        """The past cannot be read: tell, and go live."""
+        if self._from_ns is None:
+            self._reset(list(self._after), "gone")
+        else:
+            self._say_reset(list(self._request.symbols), "gone")
+            self._given.clear()
+        self._begin_others()
+
+    def _begin_others(self) -> None:
+        """Go live; symbols of a replay of which the client was given nothing begin with a snapshot."""
+        board, following = self._fanout.board, self._following
+        waited = np.flatnonzero(following.waits)
         self._release()
+        others = [slot for slot in waited.tolist() if board.symbols[slot] not in self._given]
+        slots = np.array([slot for slot in others if following.full[slot]], np.int64)
+        self._fanout.snapshot(self._client, following, slots)
 
     def _release(self) -> None:
         if self._holds not in self._following.held_back:

@@ -54,6 +54,11 @@ class History:
         self._first_offsets.update(offsets)
         self._next_offsets.update(offsets)
 
+    @property
+    def partitions(self) -> list[int]:
+        """The partitions that are read."""
+        return sorted(self._next_offsets)
+
     def first_offset(self, partition: int) -> int:
         """Return the offset of a partition from which on all that was read is held."""
         return self._first_offsets.get(partition, 0)

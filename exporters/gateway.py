@@ -25,6 +25,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from exporters.feed_archive import Archive, make_readers
+from exporters.feed_asyncapi import as_json
 from exporters.feed_auth import Door
 from exporters.feed_hub import Hub
 from exporters.feed_inlets import (
@@ -263,6 +264,8 @@ class Gateway:
 
     def _on_request(self, connection: ServerConnection, request: Request) -> Response | None:
         path = request.path.partition("?")[0]
+        if path == "/asyncapi.json":
+            return http_response(HTTPStatus.OK, as_json(), "application/json")
         if path != "/feed":
             return page_response(path)
         if not origin_is_ours(request, not self._door.open):

@@ -8,15 +8,39 @@ from typing import Any
 
 import aiohttp
 import orjson
+from jsonschema import Draft202012Validator
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from exporters.feed_asyncapi import asyncapi
 from exporters.gateway import Addresses
 
 PARTITIONS = 2  # of conftest's topic, and of the topics that a gateway creates
 
 Message = dict[str, Any]
 Start = Callable[..., Awaitable["Running"]]
+
+
+def _validators() -> dict[str, Draft202012Validator]:
+    """By `type`, or `op`: nothing may be there that is not in the document, but figures in a heartbeat."""
+    schemas = {}
+    for name, schema in asyncapi()["components"]["schemas"].items():
+        schemas[name] = schema if name == "Heartbeat" else {**schema, "additionalProperties": False}
+    found = {}
+    for schema in schemas.values():
+        kind = schema["properties"].get("type") or schema["properties"].get("op") or {}
+        for value in kind.get("enum", [kind.get("const")]):
+            found[value] = Draft202012Validator({**schema, "components": {"schemas": schemas}})
+    return found
+
+
+_VALIDATORS = _validators()
+
+
+def validate(message: Message) -> None:
+    """Hold a message to the AsyncAPI document; of long lists the first two items."""
+    short = {key: value[:2] if isinstance(value, list) else value for key, value in message.items()}
+    _VALIDATORS[message.get("type") or message["op"]].validate(short)
 
 
 class Running:
@@ -65,6 +89,7 @@ class Client:
         async with asyncio.timeout(within_s):
             while True:
                 message: Message = orjson.loads(await self.socket.recv())
+                validate(message)
                 if message["type"] in types:
                     return message
 

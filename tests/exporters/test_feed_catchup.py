@@ -2,12 +2,27 @@
 
 import asyncio
 import time
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
+import orjson
 import pytest
 from feed_driver import Client, Message, Running, Start, known, seqs
+from prometheus_client import CollectorRegistry
 
+from exporters.feed_catchup import CatchUp
+from exporters.feed_channels import CHANNELS
+from exporters.feed_fanout import Fanout
+from exporters.feed_following import Following
+from exporters.feed_history import Segment
+from exporters.feed_metrics import FeedMetrics
+from exporters.feed_requests import Resume, Subscribe
+from exporters.feed_wire import Held
+from exporters.protocol import Mode
 from stream.embedded.kafka import EmbeddedKafka
+from stream.records import Records
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +161,10 @@ async def test_a_replay_begins_at_its_time_and_goes_on_live(
         await client.follow("*", replay_from_ns=time.time_ns() + 10**12)
         await client.next("replay_completed")
         await publish(make_rows(["AIG"], 2, first=1401))
-        assert [(i["type"], i["seq"]) for i in await client.until("AIG", 1402)] == [
+        got = await client.until("AIG", 1402)
+        # Of what has not moved since, too, there is a snapshot to begin with.
+        assert [(item["type"], item["seq"]) for item in got if item["symbol"] == "AIG"] == [
+            ("snapshot", 1400),
             ("prediction", 1401),
             ("prediction", 1402),
         ]
@@ -210,3 +228,87 @@ async def test_a_hundred_that_come_back_at_once_miss_nothing(
 
     got = await asyncio.gather(*(come_back(last) for last in range(100)))
     assert got == [list(range(last + 1, 301)) for last in range(100)]
+
+
+class PlainClient:
+    """What a catch-up needs of a client; ``meanwhile`` runs whenever it waits for the client to read."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        self.followings: defaultdict[str, Following] = defaultdict(Following)
+        self.is_binary, self.peer, self.got = False, "me", list[Message]()
+        self._meanwhile = meanwhile
+
+    def post(self, held: Held) -> None:
+        data = held.frame[{126: 4, 127: 10}.get(held.frame[1], 2) :]
+        self.got.append(orjson.loads(data))
+
+    def allow_snapshot(self, items: int) -> None:
+        pass
+
+    async def room(self) -> bool:
+        self._meanwhile()
+        return True
+
+
+class PlainArchive:
+    """All blocks. The feed goes on whenever anybody waits for anything."""
+
+    def __init__(self, rows: list[Records], meanwhile: Callable[[], None]) -> None:
+        self.rows, self._meanwhile, self.starts = rows, meanwhile, {0: 0}
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator["PlainArchive"]:
+        self._meanwhile()
+        yield self
+        self._meanwhile()
+
+    async def offsets_at(self, from_ns: int) -> dict[int, int | None]:
+        return {0: max(0, from_ns + 2 * 10**9) // 20}
+
+    async def read(self, positions: dict[int, int], ends: Callable[[int], int]) -> AsyncIterator[Any]:
+        while positions[0] < ends(0):
+            rows = self.rows[positions[0]]
+            positions[0] += 1
+            yield 0, rows, positions[0]
+
+
+@pytest.mark.parametrize(("every", "blocks"), [(9, 1), (2, 1), (5, 4), (7, 5), (1, 1)])
+@pytest.mark.parametrize("replay", [False, True])
+async def test_nothing_is_lost_however_fast_memory_forgets_meanwhile(
+    make_rows: Any, monkeypatch: pytest.MonkeyPatch, every: int, blocks: int, replay: bool
+) -> None:
+    monkeypatch.setattr("exporters.feed_catchup._PIECE_ROWS", 20)
+    all_rows = make_rows(["AIG"], 8000)
+    all_rows["published_ns"] = all_rows["seq"] - 1 - (10**9 if replay else 0)
+    archive_rows = [all_rows[start : start + 20] for start in range(0, 8000, 20)]
+    metrics, clients = FeedMetrics(CollectorRegistry()), set[Any]()
+    fanout = Fanout(CHANNELS["prediction"], clients, metrics, time.time_ns, memory=60)
+    sent = calls = 0
+
+    def publish(count: int) -> None:
+        nonlocal sent
+        for rows in archive_rows[sent : sent + count]:
+            sent += 1
+            fanout.publish(rows, [Segment(len(rows), 0, sent)])
+
+    def go_on() -> None:
+        nonlocal calls
+        calls += 1
+        if calls % every == 0:
+            publish(blocks)
+
+    client = PlainClient(go_on)
+    clients.add(client)
+    fanout.begin("e", {0: 0})
+    fanout.show_all()
+    publish(30)
+    past: dict[str, Any] = {"replay_from_ns": 40 - 10**9} if replay else {"resume": Resume("e", {"AIG": 40})}
+    request = Subscribe(1, ("AIG",), Mode.FULL, **past)
+    client.followings["prediction"].subscriptions.subscribe(request)
+    catch_up = CatchUp(client, fanout, request, PlainArchive(archive_rows, go_on), metrics)  # type: ignore[arg-type]
+    fanout.greet(client, request)  # type: ignore[arg-type]
+    await catch_up.run()
+    publish(3)
+    assert seqs(items(client.got), "AIG") == list(range(41, 20 * sent + 1))
+    kinds = [message["type"] for message in client.got if message["type"] not in ("prediction", "snapshot")]
+    assert kinds == ["replay_completed" if replay else "resumed"]
