@@ -78,9 +78,9 @@ class Fanout:
             following.forget()
             client.post(held)
 
-    def fill(self, rows: Records, segments: Sequence[Segment]) -> None:
-        """Take rows of the past; nobody gets them, see `show_all`."""
-        self._put(rows, segments)
+    def fill(self, rows: Records, segments: Sequence[Segment]) -> Int64s:
+        """Take rows of the past; nobody gets them, see `show_all`. Return the slot of each."""
+        return self._put(rows, segments)[0]
 
     def show_all(self) -> None:
         """Send everybody a snapshot of what he follows: the board was filled behind their backs."""
@@ -88,8 +88,8 @@ class Fanout:
         for client, following in self.followers():
             self.snapshot(client, following, np.flatnonzero(following.followed))
 
-    def publish(self, rows: Records, segments: Sequence[Segment]) -> None:
-        """Take new rows in order, and send them to the clients of `full`."""
+    def publish(self, rows: Records, segments: Sequence[Segment]) -> Int64s:
+        """Take new rows in order, and send them to the clients of `full`. Return the slot of each."""
         slots, first, positions = self._put(rows, segments)
         groups: dict[tuple[bytes, bool], list[FeedClient]] = {}
         masks: dict[bytes, NDArray[np.bool_]] = {}
@@ -109,6 +109,7 @@ class Fanout:
                             client.post(held)
         if groups:
             self._note_sent(rows[np.logical_or.reduce(list(masks.values()))[slots]])
+        return slots
 
     def _note_sent(self, rows: Records) -> None:
         if len(rows) and self.channel.name == "prediction":

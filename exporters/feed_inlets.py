@@ -8,6 +8,7 @@ import numpy as np
 import orjson
 
 from exporters.feed_bars import BarMaker
+from exporters.feed_board import Int64s
 from exporters.feed_channels import BAR_NS, EVENT, FEED_TICK
 from exporters.feed_fanout import Fanout
 from exporters.feed_history import Segment
@@ -82,9 +83,9 @@ class PredictionInlet:
         """Give them to the channel, and the bars that they end to theirs."""
         if not is_past:
             self._metrics.on_read(rows, read_ns)
-        _give(self._main, rows, segments, is_past)
+        slots = _give(self._main, rows, segments, is_past)
         for (fanout, _), maker in zip(self._bars, self._makers, strict=True):
-            bars = maker.add(rows)
+            bars = maker.add(rows, slots)
             if len(bars):
                 _give(fanout, bars, (), is_past)
 
@@ -226,8 +227,5 @@ def decode_ticks(messages: Iterable[Message]) -> Records:
     return join_records(blocks).copy() if blocks else np.zeros(0, FEED_TICK)
 
 
-def _give(fanout: Fanout, rows: Records, segments: Sequence[Segment], is_past: bool) -> None:
-    if is_past:
-        fanout.fill(rows, segments)
-    else:
-        fanout.publish(rows, segments)
+def _give(fanout: Fanout, rows: Records, segments: Sequence[Segment], is_past: bool) -> Int64s:
+    return fanout.fill(rows, segments) if is_past else fanout.publish(rows, segments)

@@ -52,7 +52,8 @@ def test_bars_are_the_same_for_every_cut(given_ticks: list[tuple[bytes, int, int
         rows[index]["seq"] = rows[index]["published_ns"] = index + 1
     maker = BarMaker(LENGTH_NS)
     edges = sorted({0, len(rows), *(cut for cut in cuts if cut < len(rows))})
-    parts = [maker.add(rows[start:stop]) for start, stop in itertools.pairwise(edges)]
+    slots = np.array([b"ABC".index(symbol) for symbol in rows["symbol"]], np.int64)
+    parts = [maker.add(rows[start:stop], slots[start:stop]) for start, stop in itertools.pairwise(edges)]
     bars = np.concatenate([np.zeros(0, BAR), *parts])
     assert as_tuples(bars) == plain(rows)
     assert (bars["end_ns"] - bars["start_ns"] == LENGTH_NS).all()
