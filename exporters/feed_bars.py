@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from exporters.feed_channels import BAR
 from exporters.sequence import Int64s
-from stream.records import Records
+from stream.records import Records, join_records
 
 _SLOT_BITS: Final = 40  # a number of a bar of 1 s has 31
 _NOTHING: Final = np.zeros(0, BAR)
@@ -45,7 +45,7 @@ class BarMaker:
         order = np.argsort(slots, kind="stable")
         keys = self._keys(rows["event_ns"][order], slots[order])
         starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]]))
-        parts = self._parts(rows[order], keys[starts], starts)
+        parts = self._parts(rows, order, keys[starts], starts)
         return self._merge(parts, slots[order[starts]], order[starts], rows["published_ns"])
 
     def _goes_on(self, row: Any, slot: int) -> bool:
@@ -66,19 +66,19 @@ class BarMaker:
         keys[begins] = np.maximum(keys[begins], before)
         return np.maximum.accumulate(keys)
 
-    def _parts(self, rows: Records, keys: Int64s, starts: Int64s) -> Records:
+    def _parts(self, rows: Records, order: Int64s, keys: Int64s, starts: Int64s) -> Records:
         """One part of a bar for each group of rows: ``BAR[groups]``."""
         stops = np.append(starts[1:], len(rows))
         parts = np.zeros(len(starts), BAR)
-        parts["symbol"] = rows["symbol"][starts]
+        parts["symbol"] = rows["symbol"][order[starts]]
         parts["seq"] = keys & ((1 << _SLOT_BITS) - 1)
         parts["start_ns"] = parts["seq"].astype(np.int64) * self._length_ns
         parts["end_ns"] = parts["start_ns"] + self._length_ns
-        prices = np.ascontiguousarray(rows["ref_price"])
+        prices = rows["ref_price"][order]
         parts["open"], parts["close"] = prices[starts], prices[stops - 1]
         parts["high"], parts["low"] = np.maximum.reduceat(prices, starts), np.minimum.reduceat(prices, starts)
         parts["ticks"] = stops - starts
-        parts["last_seq"] = rows["seq"][stops - 1]
+        parts["last_seq"] = rows["seq"][order[stops - 1]]
         return parts
 
     def _merge(self, parts: Records, slots: Int64s, begins: Int64s, published_ns: Int64s) -> Records:
@@ -102,12 +102,14 @@ class BarMaker:
         # slot ends with the next.
         was_open = is_first & ~goes_on & self._whole[slots]
         inner = np.flatnonzero(~is_last & whole)
-        over = np.concatenate([now[was_open], parts[inner]])
         ended_by = np.concatenate([begins[was_open], begins[inner + 1]])
-        over["published_ns"] = published_ns[ended_by]
+        over = _NOTHING
+        if len(ended_by):
+            over = join_records([now[was_open], parts[inner]])[np.argsort(ended_by, kind="stable")]
+            over["published_ns"] = published_ns[np.sort(ended_by)]
         last = slots[is_last]
         self._open[last], self._whole[last] = parts[is_last], whole[is_last]
-        return over[np.argsort(ended_by, kind="stable")]
+        return over
 
     def _grow(self, count: int) -> None:
         room = len(self._open)

@@ -3,12 +3,15 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from exporters.feed_board import Board, Int64s
 from exporters.feed_channels import Channel
 from stream.records import Records
+
+_PIECE_ROWS: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -92,15 +95,7 @@ class History:
         if cut:
             self._held_from[slots[:cut]] = seqs[:cut]
             self.evicted_ns = max(self.evicted_ns, int(times[:cut].max()))
-        at = np.arange(self.head + cut, self.head + len(rows)) % self._room
-        self._rows[at], self._slots[at], self._seqs[at], self._times[at] = (
-            rows[cut:],
-            slots[cut:],
-            seqs[cut:],
-            times[cut:],
-        )
-        for place in at.tolist():
-            self._texts[place] = None
+        self._write(self.head + cut, rows[cut:], slots[cut:], seqs[cut:], times[cut:])
         position = self.head
         for segment in segments:
             self._segments.append((position, segment))
@@ -109,6 +104,15 @@ class History:
                 self._next_offsets[segment.partition] = segment.next_offset
         self.head += len(rows)
         self._drop_segments()
+
+    def _write(self, position: int, rows: Records, slots: Int64s, seqs: Int64s, times: Int64s) -> None:
+        place = position % self._room
+        until_end = min(len(rows), self._room - place)
+        for source, target in ((slice(0, until_end), place), (slice(until_end, len(rows)), 0)):
+            to = slice(target, target + source.stop - source.start)
+            self._rows[to], self._slots[to] = rows[source], slots[source]
+            self._seqs[to], self._times[to] = seqs[source], times[source]
+            self._texts[to] = [None] * (source.stop - source.start)
 
     def take(self, position: int, after: Int64s, from_ns: int, limit: int) -> tuple[Int64s, int]:
         """Return positions of the next rows whose seq is above ``after`` of their slot, and where to go on.
@@ -130,6 +134,12 @@ class History:
         if len(chosen) > limit:
             return chosen[:limit], int(chosen[limit])
         return chosen, self.head
+
+    def piece(self, position: int) -> tuple[Records, Int64s, int]:
+        """Return some rows from a position on, their slots, and where to go on."""
+        stop = min(position + _PIECE_ROWS, self.head)
+        places = np.arange(position, stop) % self._room
+        return self._rows[places], self._slots[places], stop
 
     def rows(self, positions: Int64s) -> Records:
         """Return the rows at these positions, a copy."""

@@ -1,5 +1,6 @@
 """From messages of Kafka topics to rows of channels; each inlet fills and feeds those that come from its topics."""
 
+import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
@@ -32,13 +33,17 @@ from stream.records import (
 logger = logging.getLogger(__name__)
 
 _HALTS: Final = {TickKind.HALT.value: b'"halt"', TickKind.RESUME.value: b'"resume"'}
+_LOOK_EVERY_S: Final = 0.05
 _REASONS: Final = {reason.value: reason.name.lower() for reason in Reject}
 
 
 class Inlet(Protocol):
     """What a `Tail` hands messages to."""
 
-    fanouts: Sequence[Fanout]  # all that it feeds
+    @property
+    def fanouts(self) -> Sequence[Fanout]:
+        """All that it feeds."""
+        ...
 
     def forget(self) -> None:
         """Everything is numbered anew from here on."""
@@ -66,14 +71,18 @@ class PredictionInlet:
         """
         self._main = hub.channels["prediction"]
         self._bars = [(hub.channels[name], length_ns) for name, length_ns in BAR_NS.items()]
-        self.fanouts: Sequence[Fanout] = (self._main, *(fanout for fanout, _ in self._bars))
         self._intake, self._metrics = intake, metrics
-        self._makers: list[BarMaker] = []
+        self._makers: list[BarMaker] = []  # none as long as nobody asked for bars
+
+    @property
+    def fanouts(self) -> Sequence[Fanout]:
+        """All that it feeds: bars only once somebody follows them."""
+        return (self._main, *(fanout for fanout, _ in self._bars)) if self._makers else (self._main,)
 
     def forget(self) -> None:
         """Everything is numbered anew from here on."""
         self._intake.forget_everything()
-        self._makers = [BarMaker(length_ns) for _, length_ns in self._bars]
+        self._makers = [BarMaker(length_ns) for _, length_ns in self._bars if self._makers]
 
     def read(self, topic: str, partition: int, messages: Sequence[Any]) -> Records:
         """Return ``PREDICTION[N]`` that are new."""
@@ -84,7 +93,32 @@ class PredictionInlet:
         if not is_past:
             self._metrics.on_read(rows, read_ns)
         slots = _give(self._main, rows, segments, is_past)
-        for (fanout, _), maker in zip(self._bars, self._makers, strict=True):
+        self._make_bars(self._makers, rows, slots, is_past)
+
+    async def begin_bars(self) -> None:
+        """Make bars from now on: somebody follows them. The first come from what is in memory, in small pieces.
+
+        Cancelling it is safe.
+        """
+        while not self._makers:
+            while self._main.filling or self._main.epoch is None:
+                await asyncio.sleep(_LOOK_EVERY_S)
+            history, epoch = self._main.history, self._main.epoch
+            makers = [BarMaker(length_ns) for _, length_ns in self._bars]
+            for fanout, _ in self._bars:
+                fanout.begin(epoch, {})
+            position = history.start
+            while history is self._main.history and history.start <= position < history.head:
+                rows, slots, position = history.piece(position)
+                self._make_bars(makers, rows, slots, is_past=True)
+                await asyncio.sleep(0)
+            if history is self._main.history and position == history.head:
+                self._makers = makers
+        for fanout, _ in self._bars:
+            fanout.show_all()
+
+    def _make_bars(self, makers: list[BarMaker], rows: Records, slots: Int64s, is_past: bool) -> None:
+        for (fanout, _), maker in zip(self._bars, makers, strict=False):  # none, or one for each
             bars = maker.add(rows, slots)
             if len(bars):
                 _give(fanout, bars, (), is_past)
@@ -96,7 +130,7 @@ class TickInlet:
     def __init__(self, hub: Hub) -> None:
         """Feed the channels tick and halt of ``hub``."""
         self._main, self._halt = hub.channels["tick"], hub.channels["halt"]
-        self.fanouts: Sequence[Fanout] = (self._main, self._halt)
+        self.fanouts = (self._main, self._halt)
 
     def forget(self) -> None:
         """Nothing is kept."""
@@ -123,7 +157,7 @@ class RejectedInlet:
     def __init__(self, hub: Hub) -> None:
         """Feed the channel status of ``hub``."""
         self._main = hub.channels["status"]
-        self.fanouts: Sequence[Fanout] = (self._main,)
+        self.fanouts = (self._main,)
 
     def forget(self) -> None:
         """Nothing is kept."""
@@ -170,7 +204,7 @@ class JsonInlet:
     def __init__(self, hub: Hub) -> None:
         """Feed the channel model of ``hub``."""
         self._main = hub.channels["model"]
-        self.fanouts: Sequence[Fanout] = (self._main,)
+        self.fanouts = (self._main,)
 
     def forget(self) -> None:
         """Nothing is kept."""

@@ -27,6 +27,7 @@ from websockets.typing import Subprotocol
 from exporters.feed_archive import Archive, make_readers
 from exporters.feed_asyncapi import as_json
 from exporters.feed_auth import Door
+from exporters.feed_channels import BAR_NS
 from exporters.feed_hub import Hub
 from exporters.feed_inlets import (
     Inlet,
@@ -123,6 +124,7 @@ class Gateway:
         self._intake_metrics = IntakeMetrics(self._registry)
         self._hub = Hub(self._metrics, clock, settings.gateway_memory)
         self._pacer = Pacer(self._hub.flush)
+        self._inlet = PredictionInlet(self._hub, Intake(self._intake_metrics), self._metrics)
         self._door = Door(settings)
         readers = make_readers()
         self._rules = Rules(
@@ -139,6 +141,7 @@ class Gateway:
             first_step_within_s,
         )
         self._wanted: dict[str, asyncio.Event] = {topic: asyncio.Event() for topic in _ON_DEMAND.values()}
+        self._bars_wanted = asyncio.Event()
         self._connections = 0
 
     async def run(self, stop: asyncio.Event, on_ready: OnReady | None = None) -> None:
@@ -162,6 +165,7 @@ class Gateway:
                 on_ready(where)
             ready = asyncio.Event()
             tasks = [asyncio.create_task(self._follow(stop, ready)), asyncio.create_task(self._beat())]
+            tasks.append(asyncio.create_task(self._follow_bars()))
             tasks += [asyncio.create_task(self._follow_on_demand(topic, ready)) for topic in self._wanted]
             try:
                 await self._until(stop, tasks)
@@ -202,8 +206,7 @@ class Gateway:
     async def _follow(self, stop: asyncio.Event, ready: asyncio.Event) -> None:
         if await await_topics(self._settings, self._health, stop):
             ready.set()
-            inlet = PredictionInlet(self._hub, Intake(self._intake_metrics), self._metrics)
-            await self._tail([self._topic], inlet, FEED)
+            await self._tail([self._topic], self._inlet, FEED)
 
     async def _follow_on_demand(self, topic: str, ready: asyncio.Event) -> None:
         await ready.wait()
@@ -216,6 +219,11 @@ class Gateway:
             case _:
                 await self._tail(_MODEL_TOPICS, JsonInlet(self._hub), topic)
 
+    async def _follow_bars(self) -> None:
+        await self._bars_wanted.wait()
+        await self._inlet.begin_bars()
+        await asyncio.Event().wait()  # a task that ends ends the gateway
+
     async def _tail(self, topics: Sequence[str], inlet: Inlet, part: str) -> None:
         tail = Tail(self._settings, topics, inlet, self._pacer, self._health, self._clock, part)
         if part == FEED:
@@ -224,6 +232,8 @@ class Gateway:
         await tail.run(asyncio.Event())
 
     def _want(self, channel: str) -> None:
+        if channel in BAR_NS:
+            self._bars_wanted.set()
         if channel in _ON_DEMAND:
             self._wanted[_ON_DEMAND[channel]].set()
 
