@@ -1,6 +1,7 @@
 """The document is what the code says, every message is what the document says, and it only ever grows."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from exporters.feed_asyncapi import as_json, asyncapi
 from exporters.feed_messages import SCHEMA_VERSION
 from exporters.feed_requests import CHANNEL_NAMES, parse_request
-from exporters.protocol import BadMessage
+from exporters.protocol import BadMessage, Close, Code
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 PINNED = Path(__file__).with_name("feed_schema_1.json")
@@ -76,6 +77,16 @@ def test_every_channel_is_in_the_document() -> None:
         for name in (lambda kind: kind.get("enum", [kind.get("const")]))(schema["properties"].get("type", {}))
     }
     assert set(CHANNEL_NAMES) <= types
+
+
+def test_the_page_explains_every_channel_code_and_close() -> None:
+    page = (DOCS / "feed.md").read_text("utf-8")
+    missing = [name for name in (*CHANNEL_NAMES, *(code.value for code in Code)) if f"`{name}`" not in page]
+    assert missing == []
+    assert [close for close in Close if str(close.value) not in page] == []
+    for code in re.findall(r"```json\n(.*?)```", page, re.DOTALL):
+        validate(json.loads(code))
+        parse_request(code)
 
 
 def flat() -> dict[str, Any]:
