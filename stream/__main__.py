@@ -18,6 +18,7 @@ import typer
 
 from stream.errors import SettingsError, TickloomError
 from stream.logs import set_up_logging
+from stream.model_commands import models_cli
 from stream.settings import LoadedSettings, Settings, load_settings, masked
 
 cli = typer.Typer(
@@ -28,6 +29,8 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+cli.add_typer(models_cli)
 
 KafkaFlag = Annotated[str | None, typer.Option("--kafka", help="HOST:PORT of a Kafka cluster.")]
 RedisFlag = Annotated[str | None, typer.Option("--redis", help="redis://HOST:PORT/DB of a Redis server.")]
