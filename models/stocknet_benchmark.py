@@ -98,7 +98,10 @@ def benchmark(days: Days, recipe: Recipe = CHOSEN, seeds: int = 5, console: Cons
     Raises:
         SettingsError: the training set is not installed.
         SourceError: the days do not reach over the spans.
+        ValueError: one seed, which has no spread.
     """
+    if seeds < 2:
+        raise ValueError(f"{seeds} seed; right would be 2 seeds or more")
     train, validation, test = (
         cut_samples(days, span) for span in (stocknet.TRAIN, stocknet.VALIDATION, stocknet.TEST)
     )

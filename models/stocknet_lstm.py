@@ -65,6 +65,7 @@ def fit_predict(
     """
     import keras
 
+    keras.utils.clear_session()  # else the graphs of every model so far stay in memory
     keras.utils.set_random_seed(seed)
     seen = slice(train.day.min() - recipe.lag_days, train.day.max())
     inputs = _scaled(_inputs(days, recipe.market), seen, recipe.clip_sigmas)
