@@ -19,6 +19,7 @@ ROOT_FILES = (
     "stream/compose.py",
     "stream/inspection.py",
     "stream/model_commands.py",
+    "stream/training.py",
     "stream/demo/",
 )
 # Only these may need the `train` extra, and only once they are called.
