@@ -21,6 +21,9 @@ from stream.records import Reject
 # No market moves a feature that far; a tick with a wrong price would, and would saturate the model's state.
 _FEATURE_LIMIT: Final = 1e6
 
+_FNV_START: Final = 0xCBF29CE484222325
+_FNV_PRIME: Final = 0x100000001B3
+
 
 @compiled
 def apply_ticks(
@@ -91,7 +94,7 @@ def apply_ticks(
         state.seq += uint64(1)
         out_int[0, accepted], out_int[1, accepted], out_int[2, accepted] = row, rounds[row], index
         out_seq[0, accepted] = state.seq
-        out_seq[1, accepted] = _fnv1a(out_words[accepted])
+        out_seq[1, accepted] = _hash(out_words[accepted])
         out_ref[accepted] = state.ref
         out_marks[accepted] = marks
         rounds[row] += 1
@@ -136,8 +139,16 @@ def _round_off(values: Any, out: Any) -> Any:
 
 
 @inlined
-def _fnv1a(words: Any) -> Any:
-    value = uint64(0xCBF29CE484222325)
-    for word in words:
-        value = (value ^ uint64(word)) * uint64(0x100000001B3)
+def _hash(words: Any) -> Any:
+    """Return FNV-1a over four words, each of them FNV-1a over every fourth word: side by side, as a multiplication
+    waits four cycles for the one before it, and a row of 80 features took 140 ns."""
+    a = b = c = d = uint64(_FNV_START)
+    for at in range(0, len(words), 4):
+        a = (a ^ words[at]) * uint64(_FNV_PRIME)
+        b = (b ^ words[at + 1]) * uint64(_FNV_PRIME)
+        c = (c ^ words[at + 2]) * uint64(_FNV_PRIME)
+        d = (d ^ words[at + 3]) * uint64(_FNV_PRIME)
+    value = uint64(_FNV_START)
+    for word in (a, b, c, d):
+        value = (value ^ word) * uint64(_FNV_PRIME)
     return value

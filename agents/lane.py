@@ -39,6 +39,7 @@ class LaneOutput:
 
     predictions: Records  # PREDICTION[A], one for each accepted tick, in order
     rejected: Records  # REJECTED[R]
+    has_marks: bool  # whether any accepted tick was odd: `stream.records.Mark`
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,8 @@ class Lane:
         predictions["features_ns"] = features_ns
         predictions["inferred_ns"] = self.clock()
         all_accepted = len(step.rows) == len(ticks)
-        return LaneOutput(predictions, _NOTHING if all_accepted else self._rejected(source, step.reason))
+        rejected = _NOTHING if all_accepted else self._rejected(source, step.reason)
+        return LaneOutput(predictions, rejected, bool(step.marks.any()))
 
     def changed(self) -> NDArray[np.int64]:
         """Return the rows of the symbols that `take` has not had since they changed."""

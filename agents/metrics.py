@@ -69,8 +69,8 @@ class LaneMetrics:
         if len(rejected):
             for (symbol, reason), count in _pairs(rejected["tick"]["symbol"], rejected["reason"]).items():
                 self.rejected[self._label(symbol, lane), OUTCOMES[reason]] += count
-        flags = predictions["flags"] & _ALL_MARKS
-        if flags.any():
+        if output.has_marks:
+            flags = predictions["flags"] & _ALL_MARKS
             odd = flags != 0
             for (symbol, bits), count in _pairs(predictions["symbol"][odd], flags[odd]).items():
                 label = self._label(symbol, lane)

@@ -37,7 +37,7 @@ class Step:
     index: NDArray[np.int64]  # [A] position of the tick in the call
     seq: NDArray[np.uint64]  # [A]
     ref: NDArray[np.float64]  # [A] reference price
-    feature_hash: NDArray[np.uint64]  # [A] FNV-1a over the row's 32-bit words
+    feature_hash: NDArray[np.uint64]  # [A] of the row's bits: as stream/records.py says
     marks: NDArray[np.uint32]  # [A] bits of `Mark`
     reason: NDArray[np.uint8]  # [N] 0 accepted, or another of agents.validate.OUTCOMES
 
@@ -180,7 +180,7 @@ class Windows:
         self._ticks = np.zeros(size, TICK)
         self._tick_words = self._ticks.view(np.uint64).reshape(size, _TICK_WORDS)
         self._features = np.zeros((size, features.COUNT), np.float32)
-        self._feature_words = self._features.view(np.uint32)
+        self._feature_words = self._features.view(np.uint64)
         self._out_int = np.zeros((3, size), np.int64)
         self._out_seq = np.zeros((2, size), np.uint64)
         self._out_ref = np.zeros(size, np.float64)

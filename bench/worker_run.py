@@ -29,7 +29,7 @@ from stream.topics import APP_ID, PREDICTIONS, TICKS, create_topics
 ROOT = Path(__file__).resolve().parents[1]
 # Libraries must not start a pool of threads each: what is measured is one core.
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-_POLL_S = 0.1
+_POLL_S = 1.0  # rarely: an answer costs the worker a millisecond
 _STAMPS = ("consumed_ns", "features_ns", "inferred_ns", "published_ns")
 _STAGES = ("windows_and_features", "inference", "to_publish")
 

@@ -1,9 +1,10 @@
 """What a trial of a search is judged by: trainings that walk forward through a recording, short of its end.
 
-The rows before the held-out span (`TrainSettings.held_out_share`, which `models.train.train` judges by) are cut into
-folds: each learns from all rows before it and is judged by its own. Nothing looks at the held-out span.
+The rows before the held-out span (`TrainSettings.held_out_share`, which `models.train.train` judges by) are cut
+into folds: each learns from all rows before it and is judged by its own. Nothing looks at the held-out span.
 """
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -68,7 +69,7 @@ class Folds:
         borders_ns = [*(int(in_time[int(share * len(in_time))]) for share in shares), whole.test_ns]
         return tuple(
             split_at(self.rows, labels, whole.from_ns, start_ns, end_ns, whole.to_ns, embargo_ns=embargo_ns)
-            for start_ns, end_ns in zip(borders_ns[:-1], borders_ns[1:], strict=True)
+            for start_ns, end_ns in itertools.pairwise(borders_ns)
         )
 
     def subject(self) -> dict[str, Any]:

@@ -98,7 +98,7 @@ PREDICTION: Final = np.dtype(
         ("ref_price", "<f8"),  # the price that the expected return refers to
         ("horizon_ns", "<i8"),
         ("model_id", "<u8"),  # first 8 bytes of the SHA-256 of the model's weights
-        ("feature_hash", "<u8"),  # FNV-1a over the 32-bit words of the feature row
+        ("feature_hash", "<u8"),  # FNV-1a, in four strands of 64-bit words, of the feature row
         ("p_down", "<f4"),
         ("p_flat", "<f4"),
         ("p_up", "<f4"),
@@ -169,7 +169,8 @@ def encode_block(records: Records) -> bytes:
         raise RecordError(f"a block is a one-dimensional array of records, not one of shape {records.shape}")
     if not 1 <= len(records) <= MAX_BLOCK_RECORDS:
         raise RecordError(f"a block holds 1 to {MAX_BLOCK_RECORDS} records, not {len(records)}")
-    return _HEADER.pack(MAGIC, kind, version, len(records), records.dtype.itemsize) + records.tobytes()
+    header = _HEADER.pack(MAGIC, kind, version, len(records), records.dtype.itemsize)
+    return b"".join((header, np.ascontiguousarray(records).view(np.uint8).data))
 
 
 def decode_block(data: bytes, dtype: np.dtype[np.void]) -> Records:

@@ -34,6 +34,7 @@ _SMALLEST_NS = 1_000
 _CELLS = 24 * _BUCKETS_PER_OCTAVE + 2
 _UPPER_NS: NDArray[np.float64] = _SMALLEST_NS * 2.0 ** (np.arange(_CELLS - 1) / _BUCKETS_PER_OCTAVE)
 _UPPER_NS_LIST: list[float] = _UPPER_NS.tolist()
+_SUMMARY = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
 _EXPORTED_EVERY = 4  # a Prometheus bucket for each half octave
 
 
@@ -59,19 +60,24 @@ class LatencyHistogram:
 
     def quantile_ns(self, quantile: float) -> float:
         """Return the upper edge of the cell that holds ``quantile`` (0 to 1), in ns; NaN when empty."""
-        total = int(self.counts.sum())
-        if total == 0:
-            return float("nan")
-        cell = int(np.searchsorted(np.cumsum(self.counts), max(quantile * total, 1.0)))
-        return float(_UPPER_NS[min(cell, _CELLS - 2)])
+        return self._quantiles_ns([quantile])[0]
 
     def summary_us(self) -> dict[str, float]:
         """Return p50, p90, p99 and p99.9 in microseconds, and the count."""
-        quantiles = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p99.9": 0.999}
         out: dict[str, float] = {"count": int(self.counts.sum())}
         if out["count"]:
-            out |= {name: round(self.quantile_ns(q) / 1e3, 1) for name, q in quantiles.items()}
+            quantiles_ns = self._quantiles_ns(_SUMMARY.values())
+            out |= {name: round(ns / 1e3, 1) for name, ns in zip(_SUMMARY, quantiles_ns, strict=True)}
         return out
+
+    def _quantiles_ns(self, quantiles: Iterable[float]) -> list[float]:
+        cumulative = np.cumsum(self.counts)
+        total = int(cumulative[-1])
+        if total == 0:
+            return [float("nan") for _ in quantiles]
+        ranks = np.maximum(np.fromiter(quantiles, np.float64) * total, 1.0)
+        cells: list[float] = _UPPER_NS[np.minimum(np.searchsorted(cumulative, ranks), _CELLS - 2)].tolist()
+        return cells
 
     def metric(self, labels: tuple[str, ...] = ()) -> HistogramMetricFamily:
         """Return the histogram in seconds for Prometheus, as a family that more label sets can be added to."""
