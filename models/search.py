@@ -29,6 +29,7 @@ from stream.errors import ModelError, SettingsError
 logger = logging.getLogger(__name__)
 
 BEST: Final = "best.json"
+_ALWAYS: Final = "book"  # the group of features that every trial has: most of what can be predicted is there
 _DATABASE: Final = "search.sqlite3"
 _STUDY: Final = "tickloom"
 _RANDOM_TRIALS: Final = 10  # before the sampler has something to learn from
@@ -63,8 +64,7 @@ class Space:
         }
         layers, units = shapes[trial.suggest_categorical("shape", list(shapes))]
         groups = features.groups(base.periods)
-        # The book is always in: the literature finds most of what can be predicted there.
-        wanted = [name for name in groups if name == "book" or trial.suggest_categorical(name, [True, False])]
+        wanted = [name for name in groups if name == _ALWAYS or trial.suggest_categorical(name, [True, False])]
         chosen = {name for group in wanted for name in groups[group]}
         return dataclasses.replace(
             base,
@@ -100,12 +100,14 @@ class Found:
         """Return the best trials as a table for the terminal."""
         whole = [trial for trial in self.trials if trial["skill"] is not None]
         table = Table(title=f"{len(self.trials)} trials, {len(self.trials) - len(whole)} of them cut short")
-        names = list(self.best)
-        for heading in ("trial", "skill", *names):
-            table.add_column(heading, justify="right")
+        for heading in ("trial", "skill", "shape", "features", "ahead s", "steps", "rate", "dropout", "decay"):
+            table.add_column(heading, justify="left" if heading == "features" else "right")
         for trial in sorted(whole, key=lambda each: -each["skill"])[:most]:
-            cells = [_cell(trial["settings"].get(name)) for name in names]
-            table.add_row(str(trial["trial"]), f"{trial['skill']:.5f}", *cells)
+            chosen = trial["settings"]
+            groups = " ".join([_ALWAYS, *(name for name, value in chosen.items() if value is True)])
+            values = [chosen[name] for name in ("horizon_s", "steps", "learning_rate", "dropout", "weight_decay")]
+            cells = [f"{value:.2g}" if isinstance(value, float) else str(value) for value in values]
+            table.add_row(str(trial["trial"]), f"{trial['skill']:.5f}", chosen["shape"], groups, *cells)
         table.caption = "skill: 1 - log loss / log loss of the class frequencies, mean over the folds"
         return table
 
@@ -273,9 +275,3 @@ def _found(study: Any, space: Space, base: TrainSettings, out: Path) -> Found:
 def _describe(study: Any) -> str:
     best = _best(study)
     return "searching" if best is None else f"best skill {best.value:.5f}"
-
-
-def _cell(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -4,6 +4,7 @@
 chosen by: it judges every candidate on spans before.
 """
 
+import logging
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -17,6 +18,8 @@ from models import stocknet
 from models.lstm import start_tensorflow
 from models.stocknet import Days, Samples, Score, cut_samples, score
 from models.stocknet_lstm import CANDIDATES, CHOSEN, Recipe, fit_predict
+
+logger = logging.getLogger(__name__)
 
 # Accuracy in percent, MCC, source.
 PUBLISHED: Final = (
@@ -128,8 +131,7 @@ def benchmark(days: Days, recipe: Recipe = CHOSEN, seeds: int = 5, console: Cons
 def compare(days: Days, seeds: int = 3, console: Console | None = None) -> dict[str, list[float]]:
     """Return the MCC, the mean of several seeds, of each candidate on each of `models.stocknet.FOLDS`.
 
-    The test span is not looked at. `models.stocknet_lstm.CHOSEN` is the candidate whose mean over the folds was
-    the highest.
+    The test span is not looked at.
 
     Args:
         days: as `models.stocknet.read_days` gives them.
@@ -152,9 +154,11 @@ def compare(days: Days, seeds: int = 3, console: Console | None = None) -> dict[
             progress.advance(task)
 
         for name, recipe in CANDIDATES.items():
+            progress.update(task, description=name)
             for train, judged in folds:
                 tries = [fit_predict(days, train, judged, recipe, seed + 1, advance) for seed in range(seeds)]
                 found[name].append(float(np.mean([score(judged.up, each > 0.0).mcc for each in tries])))
+            logger.info("%s: MCC %.4f", name, np.mean(found[name]))
     return found
 
 
