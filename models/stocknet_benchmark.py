@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 PUBLISHED: Final = (
     ("LSTM", 53.18, 0.0674, "Feng et al. 2019"),
     ("LSTM with attention", 54.90, 0.1043, "Feng et al. 2019"),
-    ("LSTM with attention, adversarial training", 57.20, 0.1483, "Feng et al. 2019"),
+    ("LSTM with attention, adversarial", 57.20, 0.1483, "Feng et al. 2019"),
 )
 _RESAMPLES: Final = 2_000
 _LIKELY: Final = (5.0, 95.0)  # percentiles
@@ -62,34 +62,35 @@ class Outcome:
 
     def table(self) -> Table:
         """Return the scores as a table for the terminal."""
-        counts = ", ".join(f"{count:,} to {name}" for name, count in self.samples.items())
-        table = Table(title=f"Daily movements of 88 stocks, test span: {counts}")
+        counts = ", ".join(f"{count:,} samples to {name}" for name, count in self.samples.items())
+        table = Table(title=f"Daily movements of 88 stocks, {stocknet.TEST[0]} to 2015-12-31")
         table.add_column("model")
         table.add_column("accuracy %", justify="right")
         table.add_column("MCC", justify="right")
         table.add_column("source")
         here = "measured here"
         table.add_row("always up", *_cells(self.always_up), here)
-        table.add_row("mean reversion (below its 30-day mean: up)", *_cells(self.mean_reversion), here)
+        table.add_row("up if below its 30-day mean", *_cells(self.mean_reversion), here)
         for name, accuracy, mcc, source in PUBLISHED:
             table.add_row(name, *_cells(Score(accuracy, mcc)), source)
+        ours = f"ours, LSTM{' with attention' * self.recipe.attention}{' and market means' * self.recipe.market}"
         mean, spread = self.mean, self.spread
         table.add_row(
-            f"our LSTM, mean of {len(self.seeds)} seeds",
+            f"{ours}, {len(self.seeds)} seeds",
             f"{mean.accuracy_percent:.2f} ± {spread.accuracy_percent:.2f}",
             f"{mean.mcc:.4f} ± {spread.mcc:.4f}",
             here,
         )
-        table.add_row("our LSTM, ensemble of the seeds", *_cells(self.ensemble), here)
+        table.add_row(f"{ours}, ensemble", *_cells(self.ensemble), here)
         low, high = self.ensemble_likely
         table.caption = (
-            f"ensemble, 90 % of resamplings of the days: {low.accuracy_percent:.2f} to "
+            f"{counts}; ensemble, 90 % of resamplings of the days: {low.accuracy_percent:.2f} to "
             f"{high.accuracy_percent:.2f} %, MCC {low.mcc:.4f} to {high.mcc:.4f}"
         )
         return table
 
 
-def benchmark(days: Days, recipe: Recipe = CHOSEN, seeds: int = 5, console: Console | None = None) -> Outcome:
+def benchmark(days: Days, recipe: Recipe = CHOSEN, seeds: int = 10, console: Console | None = None) -> Outcome:
     """Train on the training span with several seeds and judge on the test span.
 
     Args:

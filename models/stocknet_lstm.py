@@ -46,8 +46,8 @@ CANDIDATES: Final = {
     "market, 10 days, attention, 32 units": Recipe(attention=True, units=32),
     "market, 15 days, attention": Recipe(lag_days=15, attention=True),
 }
-# By `models.stocknet_benchmark.compare`, which never looks at the test span. With the market and 10 days or more, the
-# candidates' means over the folds were 0.130 to 0.153, which is within what chance does: this is the simplest of them,
+# By `models.stocknet_benchmark.compare`, which never looks at the test span. With the market and 10 days or more,
+# the means over the folds were 0.130 to 0.153, all within what chance does. This is the simplest of those,
 # and the one whose worst fold was the best.
 CHOSEN: Final = CANDIDATES["market, 10 days"]
 

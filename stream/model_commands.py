@@ -84,10 +84,10 @@ def _seconds(text: str) -> tuple[float, ...]:
     return found
 
 
-@benchmark_cli.command(epilog="Example: tickloom models benchmark stocknet daily_stocknet88.parquet --seeds 5")
+@benchmark_cli.command(epilog="Example: tickloom models benchmark stocknet daily_stocknet88.parquet")
 def stocknet(
     bars: Annotated[Path, typer.Argument(help="Parquet of daily bars: a row for each stock and day.")],
-    seeds: Annotated[int, typer.Option(min=2, help="How many trainings, with a seed each.")] = 5,
+    seeds: Annotated[int, typer.Option(min=2, help="How many trainings, with a seed each.")] = 10,
     candidates: Annotated[
         bool,
         typer.Option(

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -39,7 +40,7 @@ def test_folds_follow_one_another_up_to_the_held_out_span(rows: HistoryRows) -> 
     folds = Folds(rows, 4).splits(labels, SETTINGS)
     assert len(folds) == 4
     assert folds[-1].test_ns == held_out_ns(rows)
-    for earlier, later in zip(folds[:-1], folds[1:], strict=True):
+    for earlier, later in itertools.pairwise(folds):
         assert earlier.test_ns == later.validation_ns
         assert earlier.train.sum() < later.train.sum()
     for fold in folds:
