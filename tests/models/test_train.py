@@ -14,10 +14,13 @@ from agents import features
 from models.artifact import OPERATORS, load
 from models.checkpoints import read_checkpoint
 from models.compiled_predictor import CompiledPredictor
-from models.dataset import history
+from models.dataset import by_symbol, history, label
+from models.lstm import walk
+from models.metrics import score
 from models.onnx_wire import read_graph
 from models.predictor import load_predictor
-from models.train import Report, TrainSettings, train
+from models.splits import by_shares
+from models.train import Report, TrainSettings, fit, train
 from stream.errors import ModelError, SettingsError
 
 SETTINGS = TrainSettings(
@@ -136,6 +139,45 @@ def test_a_killed_training_goes_on_and_gives_the_same_weights_as_an_undisturbed_
     assert again.card.golden.answers.tobytes() == report.card.golden.answers.tobytes()
 
 
+SMALL = dataclasses.replace(SETTINGS, epochs=1, feature_names=NAMES)
+
+
+@pytest.mark.train
+def test_nothing_that_is_judged_by_is_learnt_from(ticks: Any) -> None:
+    pytest.importorskip("tensorflow")
+    rows = history(ticks, 5_000_000_000)
+    labels = label(rows, SMALL.horizon, SMALL.dead_band_bps, SMALL.clip_bps)
+    split = by_shares(rows, labels, SMALL.validation_share, SMALL.held_out_share)
+    later = rows.event_ns >= split.test_ns
+    forged = dataclasses.replace(rows, features=np.where(later[:, None], np.float32(1e4), rows.features))
+    lies = dataclasses.replace(labels, direction=np.where(later, 0, labels.direction))
+    honest, other = (
+        fit(some, what, split, SMALL).models.sequence.get_weights()
+        for some, what in ((rows, labels), (forged, lies))
+    )
+    assert [weights.tobytes() for weights in honest] == [weights.tobytes() for weights in other]
+
+
+@pytest.mark.train
+def test_labels_that_are_shuffled_are_learnt_no_better_than_their_frequencies(ticks: Any, report: Report) -> None:
+    rows = history(ticks, 5_000_000_000)
+    labels = label(rows, SMALL.horizon, SMALL.dead_band_bps, SMALL.clip_bps)
+    order = np.flatnonzero(labels.known)
+    mixed = np.arange(len(labels.known))
+    mixed[order] = np.random.default_rng(1).permutation(order)
+    shuffled = dataclasses.replace(labels, direction=labels.direction[mixed], return_bps=labels.return_bps[mixed])
+    split = by_shares(rows, labels, SMALL.validation_share, SMALL.held_out_share)
+    models = fit(rows, shuffled, split, dataclasses.replace(SMALL, epochs=3)).models
+    columns = features.indices(NAMES)
+    answers = np.zeros((len(rows.event_ns), 4), np.float32)
+    for where in by_symbol(rows.symbol_row):
+        answers[where] = walk(models, rows.features[where][:, columns])
+    prior = np.bincount(shuffled.direction[split.train], minlength=3) / split.train.sum()
+    metrics = score(answers, shuffled, split.test, prior)
+    assert metrics["log_loss"] > metrics["prior_log_loss"] - 0.002
+    assert abs(metrics["ic"]) < 5 / metrics["rows"] ** 0.5 < report.card.metrics["ic"]
+
+
 @pytest.mark.train
 def test_training_refuses_what_the_exporter_spoilt(
     ticks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -154,7 +196,7 @@ def test_training_refuses_what_the_exporter_spoilt(
 
     monkeypatch.setattr(module.lstm, "export_step", forgetful)
     with pytest.raises(ModelError, match="off Keras by"):
-        train(ticks[:4000], dataclasses.replace(SETTINGS, epochs=1), tmp_path / "model.onnx")
+        train(ticks[:4000], SMALL, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
 
 
