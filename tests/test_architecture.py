@@ -19,6 +19,7 @@ ROOT_FILES = (
     "stream/compose.py",
     "stream/inspection.py",
     "stream/model_commands.py",
+    "stream/search_commands.py",
     "stream/training.py",
     "stream/demo/",
 )
