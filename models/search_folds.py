@@ -42,6 +42,8 @@ class Folds:
         Raises:
             ModelError: a fold has no labels, or a training diverged.
         """
+        import keras
+
         labels = label(self.rows, settings.horizon, settings.dead_band_bps, settings.clip_bps)
         skills: list[float] = []
         shown: list[float] = []
@@ -55,6 +57,7 @@ class Folds:
                 best = max(best, 1.0 - validation / nothing)
                 on_epoch(float(np.mean([*shown, best])))
 
+            keras.utils.clear_session()  # else the graphs of every training so far stay in memory
             fitted = fit(self.rows, labels, split, settings, told=told)
             shown.append(best)
             skills.append(1.0 - _log_loss(fitted, judged, settings) / nothing.log_loss)

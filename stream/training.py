@@ -4,6 +4,7 @@ Part of the composition root: imported by the commands that train.
 """
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
@@ -91,6 +92,9 @@ def search_models(
         ModelError: too few ticks.
     """
     base = training_settings(settings, file, **chosen)
+    # A line for each epoch of each training says less than the search's own progress; nor do hints on tracing.
+    logging.getLogger("models.trainer").setLevel(logging.WARNING)
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     start_tensorflow()
     ticks = Replay(files, day, symbols).days()
     lateness_ns = int(base.lateness_s * NS_PER_S)

@@ -24,7 +24,18 @@ ROOT_FILES = (
     "stream/demo/",
 )
 # Only these may need the `train` extra, and only once they are called.
-TRAINING = ("lstm", "train", "trainer", "export", "evaluate", "retrain", "dataset", "search", "stocknet_lstm")
+TRAINING = (
+    "lstm",
+    "train",
+    "trainer",
+    "export",
+    "evaluate",
+    "retrain",
+    "dataset",
+    "search",
+    "search_folds",
+    "stocknet_lstm",
+)
 TRAINING_LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "h5py", "optuna")
 LONGEST_MODULE = 400
 # Kinds of test that belong to no single module.

@@ -91,7 +91,9 @@ def test_what_is_raised_after_an_epoch_ends_the_trial(rows: HistoryRows) -> None
         Folds(rows)(SETTINGS, enough)
 
 
+@pytest.mark.train
 def test_a_recording_that_is_too_short_for_its_streams_is_refused(rows: HistoryRows) -> None:
+    pytest.importorskip("tensorflow")
     wide = dataclasses.replace(SETTINGS, streams=2000, burn_in=64)
     with pytest.raises(ModelError, match="right would be a longer recording, or fewer streams"):
         Folds(rows)(wide, lambda skill: None)
