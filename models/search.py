@@ -152,6 +152,8 @@ def search(
                 except _TimeIsUp:
                     break
                 _write_best(study, space, base, out)
+                newest = _done(study)[-1]
+                logger.info("trial %d: %s, skill %s", newest.number, newest.state.name.lower(), newest.value)
         return _found(study, space, base, out)
 
 
