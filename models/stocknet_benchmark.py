@@ -90,7 +90,7 @@ class Outcome:
         return table
 
 
-def benchmark(days: Days, recipe: Recipe = CHOSEN, seeds: int = 10, console: Console | None = None) -> Outcome:
+def benchmark(days: Days, recipe: Recipe = CHOSEN, *, seeds: int, console: Console | None = None) -> Outcome:
     """Train on the training span with several seeds and judge on the test span.
 
     Args:
@@ -129,7 +129,7 @@ def benchmark(days: Days, recipe: Recipe = CHOSEN, seeds: int = 10, console: Con
     )
 
 
-def compare(days: Days, seeds: int = 3, console: Console | None = None) -> dict[str, list[float]]:
+def compare(days: Days, seeds: int, console: Console | None = None) -> dict[str, list[float]]:
     """Return the MCC, the mean of several seeds, of each candidate on each of `models.stocknet.FOLDS`.
 
     The test span is not looked at.

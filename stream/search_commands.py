@@ -87,7 +87,10 @@ def _seconds(text: str) -> tuple[float, ...]:
 @benchmark_cli.command(epilog="Example: tickloom models benchmark stocknet daily_stocknet88.parquet")
 def stocknet(
     bars: Annotated[Path, typer.Argument(help="Parquet of daily bars: a row for each stock and day.")],
-    seeds: Annotated[int, typer.Option(min=2, help="How many trainings, with a seed each.")] = 10,
+    seeds: Annotated[
+        int | None,
+        typer.Option(min=2, help="Trainings with a seed each. [default: 10, or 3 of each candidate]"),
+    ] = None,
     candidates: Annotated[
         bool,
         typer.Option(
@@ -107,13 +110,13 @@ def stocknet(
     progress = Console(stderr=True)
     days = read_days(bars)
     if candidates:
-        found = compare(days, seeds, progress)
+        found = compare(days, seeds or 3, console=progress)
         if as_json:
             typer.echo(json.dumps(found))
         else:
             console.print(comparison_table(found))
         return
-    outcome = benchmark(days, seeds=seeds, console=progress)
+    outcome = benchmark(days, seeds=seeds or 10, console=progress)
     if as_json:
         typer.echo(json.dumps(outcome.as_json()))
     else:
