@@ -1,4 +1,4 @@
-"""The whole job: all 80 features of `agents/features.py` with their default periods, after each tick, in plain Python.
+"""The whole job: all 80 features of `agents/features.py`, default periods, after each tick, in plain Python.
 
 Written from the formulas and not from the kernel, as a good Python engineer would: running values, short lists as
 rings, buckets of event time that are merged when one closes; lists and floats, no package. What the engine does
