@@ -1,6 +1,6 @@
 """Peer: pandas, called at each tick on the symbol's last prices, as notebooks that went live do.
 
-It gets the reference price, and makes 14 of our features by count of ticks: bars, books and windows by time would be
+It gets the reference price, and makes 14 of our features by count of ticks: bars, books, windows by time would be
 whole tables to be computed at each tick.
 
 An EMA needs more history than its period: 512 prices leave less than 1e-15 of what came before them.

@@ -34,6 +34,7 @@ class Prices:
         } | {f"roc_{period}": ROC(period) for period in rocs}
         self._all = tuple(self._by_name.values())
         self._volatility, self._channel = StdDev(volatility), DonchianChannels(channel)
+        self._longest = max(sma, volatility, channel, 26 + 9, *rocs)
         self._names = f"volatility_{volatility}_bps", f"low_{channel}", f"high_{channel}"
 
     def add(self, price: float, bar: OHLCV) -> None:
@@ -47,9 +48,9 @@ class Prices:
 
     def values(self) -> dict[str, Any]:
         """Return the values after the last price; nothing before all windows are full."""
-        macd = self._by_name["macd"][-1] if self.count else None
-        if self._volatility[-1] is None or macd is None or macd.histogram is None or self._channel[-1] is None:
+        if self.count <= self._longest:
             return {}
+        macd = self._by_name["macd"][-1]
         found = {name: each[-1] for name, each in self._by_name.items() if name not in ("macd", "bollinger")}
         band, channel = self._by_name["bollinger"][-1], self._channel[-1]
         found |= {"macd": macd.macd, "macd_signal": macd.signal, "macd_histogram": macd.histogram}
