@@ -12,7 +12,7 @@ from bench import markets
 from bench.peers.features import State, advance, new_state
 from stream.records import Records
 
-# One-sided and locked quotes, sizes of 0, ticks out of order; and two quiet symbols, for which bars are missing.
+# Three symbols that tick as fast as each other can; see also the sparse market below.
 SIMULATED = 6_000
 RECORDED = 12_000
 
