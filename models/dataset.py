@@ -146,7 +146,7 @@ def history(
     return HistoryRows(
         features=np.concatenate([np.zeros((0, features.COUNT), np.float32), *rows]),
         symbol_row=symbol_row,
-        event_ns=_never_falling(np.concatenate([np.zeros(0, np.int64), *events]), symbol_row),
+        event_ns=never_falling(np.concatenate([np.zeros(0, np.int64), *events]), symbol_row),
         ref_price=np.concatenate([np.zeros(0), *refs]),
         symbols=tuple(symbol.decode("ascii") for symbol in windows.states["symbol"][: windows.count]),
         data_sha256=digest.hexdigest(),
@@ -236,7 +236,8 @@ def rounds_of(symbol_row: Integers) -> Integers:
     return rounds
 
 
-def _never_falling(event_ns: Integers, symbol_row: Integers) -> Integers:
+def never_falling(event_ns: Integers, symbol_row: Integers) -> Integers:
+    """Return the newest event time of each row's symbol so far, ``int64[A]``."""
     newest = event_ns.copy()
     for where in by_symbol(symbol_row):
         newest[where] = np.maximum.accumulate(event_ns[where])

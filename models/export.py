@@ -81,5 +81,8 @@ def code_version() -> str:
 
 def library_versions() -> dict[str, str]:
     """Return the versions of the libraries that made the model."""
-    names = ("tensorflow-cpu", "keras", "tf2onnx", "onnx", "onnxruntime", "numpy")
-    return {name: importlib.metadata.version(name) for name in names}
+    import tensorflow as tf
+
+    names = ("keras", "tf2onnx", "onnx", "onnxruntime", "numpy")
+    # Not by the name of its package: with a GPU that is another one.
+    return {"tensorflow": tf.__version__} | {name: importlib.metadata.version(name) for name in names}

@@ -21,6 +21,7 @@ from agents.validate import OUTLIER_BPS, OUTLIER_SCALE
 from models import lstm
 from models.artifact import load
 from models.card import CLASSES, Golden, ModelCard
+from models.checkpoints import training_id
 from models.dataset import HistoryRows, Horizon, Labels, by_symbol, cut_streams, history, label
 from models.export import GOLDEN_TOLERANCE, check_parity, code_version, library_versions, with_golden, write_model
 from models.metrics import measure_warmup, score, serve
@@ -137,6 +138,7 @@ def train(
     settings: TrainSettings,
     out: Path,
     console: Console | None = None,
+    checkpoints: Path | None = None,
 ) -> Report:
     """Train a model on a recording and write it to ``out`` with its manifest.
 
@@ -145,6 +147,7 @@ def train(
         settings: what was chosen.
         out: path of the model file to be written, ending in ``.onnx``.
         console: where to show progress; nowhere if not given.
+        checkpoints: see `fit`.
 
     Raises:
         ModelError: too little data, or the exported model is not what was trained.
@@ -153,16 +156,22 @@ def train(
     _check_can_serve(settings)
     lstm.start_tensorflow()  # before the work, if it is not there
     rows = history(ticks, _ns(settings.lateness_s), settings.periods, settings.outlier_bps, settings.outlier_scale)
-    return train_on(rows, settings, out, console)
+    return train_on(rows, settings, out, console, checkpoints)
 
 
-def train_on(rows: HistoryRows, settings: TrainSettings, out: Path, console: Console | None = None) -> Report:
+def train_on(
+    rows: HistoryRows,
+    settings: TrainSettings,
+    out: Path,
+    console: Console | None = None,
+    checkpoints: Path | None = None,
+) -> Report:
     """Do as `train` does, on rows that are there already."""
     started_s = time.monotonic()
     _check_can_serve(settings)
     labels = label(rows, settings.horizon, settings.dead_band_bps, settings.clip_bps)
     split = by_shares(rows, labels, settings.validation_share, settings.held_out_share, _ns(settings.embargo_s))
-    fitted = fit(rows, labels, split, settings, console=console)
+    fitted = fit(rows, labels, split, settings, console=console, checkpoints=checkpoints)
     report = write_trained(fitted, rows, labels, split, settings, out)
     return dataclasses.replace(report, seconds=time.monotonic() - started_s)
 
@@ -182,6 +191,7 @@ def fit(
     settings: TrainSettings,
     *,
     console: Console | None = None,
+    checkpoints: Path | None = None,
     told: Told | None = None,
 ) -> Fitted:
     """Train until the validation loss stops falling, and return the weights of the best epoch.
@@ -195,10 +205,13 @@ def fit(
         split: whose ``train`` is learnt from, and whose ``validation`` chooses the epoch.
         settings: what was chosen.
         console: where to show progress; nowhere if not given.
-        told: called after each epoch.
+        checkpoints: a directory that gets a file of this training after each epoch. Where the same training (rows,
+            split, settings, libraries) is started again it goes on from there, and gives the same weights as one
+            that was never stopped; one that was done is there at once. Nobody but you deletes the files.
+        told: called after each epoch that is run.
 
     Raises:
-        ModelError: it diverged.
+        ModelError: it diverged, or a checkpoint cannot be read or written.
         SettingsError: there is no feature of such a name, or the training set is not installed.
     """
     settings.check()
@@ -216,7 +229,12 @@ def fit(
     )
     trainer = Trainer(models, _objective(labels, split, settings))
     schedule = Schedule(settings.epochs, settings.patience, settings.steps)
-    return Fitted(models, run_epochs(trainer, learning, judging, schedule, console=console, told=told))
+    kept = None
+    if checkpoints is not None:
+        plain = dataclasses.asdict(dataclasses.replace(settings, name="", version=0))  # no weight depends on them
+        name = training_id(rows, labels, split, plain, library_versions())
+        kept = checkpoints / f"{name}.npz"
+    return Fitted(models, run_epochs(trainer, learning, judging, schedule, kept=kept, console=console, told=told))
 
 
 def write_trained(

@@ -6,6 +6,7 @@ TensorFlow is imported inside the functions, as in `models.lstm`.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 
+from models.checkpoints import Arrays, Checkpoint, read_checkpoint, write_checkpoint
 from models.dataset import Streams
 from models.lstm import Models
 from stream.errors import ModelError
@@ -56,20 +58,20 @@ class Trainer:
         self._optimizer.build(models.sequence.trainable_variables)
         self._learn, self._judge = self._compile()
 
-    def variables(self) -> list[NDArray[Any]]:
+    def variables(self) -> Arrays:
         """Return all that training changes: weights, dropout's seeds, the optimizer's state."""
         return [np.array(variable) for variable in self._variables()]
 
-    def restore(self, values: list[NDArray[Any]]) -> None:
+    def restore(self, values: Arrays) -> None:
         """Take over what `variables` gave.
 
         Raises:
-            ValueError: they are of another model.
+            ModelError: they are of another model.
         """
         mine = self._variables()
         shapes = [tuple(variable.shape) for variable in mine]
         if shapes != [value.shape for value in values]:
-            raise ValueError(f"{len(values)} arrays that do not fit the {len(mine)} variables of this model")
+            raise ModelError(f"{len(values)} arrays that do not fit the {len(mine)} variables of this model")
         for variable, value in zip(mine, values, strict=True):
             variable.assign(value)
 
@@ -158,30 +160,31 @@ def run_epochs(
     judging: Streams,
     schedule: Schedule,
     *,
+    kept: Path | None = None,
     console: Console | None = None,
     told: Told | None = None,
 ) -> tuple[Losses, ...]:
-    """Train until the validation loss stops falling, leave the best weights in the trainer's models.
+    """Train until the validation loss stops falling, and leave the best weights in the trainer's models.
 
     Args:
         trainer: of the models.
         learning: what is learnt from.
         judging: what chooses the best epoch.
         schedule: when to stop.
+        kept: the checkpoint to go on from, if it is there, and to write after each epoch.
         console: where to show progress; nowhere if not given.
-        told: called after each epoch.
+        told: called after each epoch that is run.
 
     Returns:
         The losses of each epoch.
 
     Raises:
-        ModelError: it diverged.
+        ModelError: it diverged, or the checkpoint cannot be read or written.
     """
-    losses: list[Losses] = []
-    best = trainer.variables()
+    losses, best = _start(trainer, kept)
     steps_each = learning.weight.shape[1] + judging.weight.shape[1]
     with Progress(console=console or Console(quiet=True), transient=True) as progress:
-        task = progress.add_task("training", total=schedule.epochs * steps_each)
+        task = progress.add_task("training", total=schedule.epochs * steps_each, completed=len(losses) * steps_each)
 
         def walked(steps: int) -> None:
             progress.advance(task, steps)
@@ -192,6 +195,8 @@ def run_epochs(
             if all(validation < other for _, other in losses):
                 best = trainer.variables()
             losses.append((loss, validation))
+            if kept is not None:
+                write_checkpoint(kept, Checkpoint(tuple(losses), trainer.variables(), best))
             text = f"epoch {len(losses)}: loss {loss:.4f}, validation {validation:.4f}"
             progress.update(task, description=text)
             logger.info("%s", text)
@@ -201,3 +206,12 @@ def run_epochs(
         raise ModelError(f"training diverged: losses {losses}; a lower learning rate?")
     trainer.restore(best)
     return tuple(losses)
+
+
+def _start(trainer: Trainer, kept: Path | None) -> tuple[list[Losses], Arrays]:
+    at = None if kept is None else read_checkpoint(kept)
+    if at is None:
+        return [], trainer.variables()
+    trainer.restore(at.latest)
+    logger.info("goes on after epoch %d, from the checkpoint %s", len(at.losses), kept)
+    return list(at.losses), at.best

@@ -8,6 +8,9 @@ compiler, nor a worker for the exporters' clients.
 import asyncio
 import gc
 import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,7 +21,7 @@ from stream.clock import NS_PER_S
 from stream.errors import InvariantError, SettingsError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
-from stream.topics import await_topics, broker
+from stream.topics import TICKS, await_topics, broker
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
@@ -165,8 +168,16 @@ def write_features(settings: Settings, paths: list[Path], day: str | None, out: 
     from stream.sources.replay import Replay
 
     replay = Replay(paths, _day(day))
-    windows = Windows(int(settings.lateness_s * NS_PER_S), ANY_FUTURE_NS, periods=Periods.of(settings))
-    origin = {"paths": [str(path) for path in paths], "day": day, "lateness_s": settings.lateness_s}
+    windows = Windows(
+        int(settings.lateness_s * NS_PER_S),
+        ANY_FUTURE_NS,
+        periods=Periods.of(settings),
+        outlier_bps=settings.outlier_bps,
+        outlier_scale=settings.outlier_scale,
+    )
+    made_with = ("lateness_s", "outlier_bps", "outlier_scale")
+    origin = {"paths": [str(path) for path in paths], "day": day}
+    origin |= {name: getattr(settings, name) for name in made_with}
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("ticks", total=replay.total)
         return write_features(replay.days(), windows, out, origin, lambda done: progress.advance(task, done))
@@ -203,49 +214,95 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
     await gateway.run_gateway(settings, stop)
 
 
+@dataclass(frozen=True)
+class TrainOn:
+    """What a model is trained on: one of the first three, or else simulated markets."""
+
+    replay: Path | None  # recorded ticks, one day of them or all
+    features: Path | None  # a file that `tickloom replay --features` wrote
+    kafka_days: float | None  # the last days that the topic of ticks holds
+    day: str | None  # of the replay
+    seconds: float  # of simulated time
+
+    def check(self, settings: Settings) -> None:
+        """Check it.
+
+        Raises:
+            SettingsError: more than one is given, or it cannot be.
+        """
+        if sum(each is not None for each in (self.replay, self.features, self.kafka_days)) > 1:
+            raise SettingsError("--replay, --features, --kafka-days: right would be at most one of them")
+        if self.kafka_days is not None and not self.kafka_days > 0:
+            raise SettingsError(f"--kafka-days is {self.kafka_days}; right would be above 0")
+        if self.kafka_days is not None:
+            broker(settings)
+
+
 def train_model(
-    settings: Settings,
-    replay: Path | None,
-    day: str | None,
-    seconds: float,
-    out: Path,
-    as_json: bool,
-    **chosen: Any,
+    settings: Settings, on: TrainOn, out: Path, checkpoints: Path | None, as_json: bool, **chosen: Any
 ) -> None:
     """Train, export, check and write a model; print what came of it.
 
     Args:
-        settings: whose periods the features have.
-        replay: recorded ticks to train on; else simulated markets.
-        day: of the replay.
-        seconds: of simulated time.
+        settings: of the engine: features are made, and ticks believed, as it does.
+        on: what to train on.
         out: path of the model, ending in ``.onnx``.
+        checkpoints: where a training is kept, so that it goes on after a kill.
         as_json: print the metrics as JSON.
-        chosen: fields of `models.train.TrainSettings`; ``seed`` is the markets' as well.
+        chosen: fields of `models.train.TrainSettings`; ``seed`` is the simulated markets' as well.
 
     Raises:
-        SettingsError: TensorFlow is not installed.
+        SettingsError: TensorFlow is not installed, or what to train on is not clear.
+        SourceError: what to train on cannot be read.
         ModelError: too little data, or the export is not what was trained.
     """
+    on.check(settings)
     from rich.console import Console
 
     from agents import features
     from agents.periods import Periods
-    from models.simulated import simulated_markets
-    from models.train import TrainSettings, train
-    from stream.sources.replay import Replay
+    from models.feature_file import read_features
+    from models.train import TrainSettings, train, train_on
 
     console = Console(stderr=as_json)
-    ticks = simulated_markets(chosen["seed"], seconds) if replay is None else Replay([replay], _day(day)).days()
     periods = Periods.of(settings)
-    chosen |= {"periods": periods, "feature_names": features.names(periods)}
-    report = train(ticks, TrainSettings(**chosen), out, console)
+    engine = {name: getattr(settings, name) for name in ("lateness_s", "outlier_bps", "outlier_scale")}
+    wanted = TrainSettings(**{"feature_names": features.names(periods), **chosen}, periods=periods, **engine)
+    if on.features is not None:
+        report = train_on(read_features(on.features, periods, **engine), wanted, out, console, checkpoints)
+    else:
+        report = train(_training_ticks(settings, on, wanted.seed, console), wanted, out, console, checkpoints)
     if as_json:
         metrics = {"model": str(report.path), "id": f"{report.card.model_id:016x}", **report.card.metrics}
         print(json.dumps(metrics))
     else:
         console.print(report.table())
         console.print(f"serve it with: tickloom worker --model {report.path}")
+
+
+def _training_ticks(settings: Settings, on: TrainOn, seed: int, console: Any) -> Iterator[Any]:
+    from rich.progress import Progress
+
+    from models.kafka_history import kafka_ticks
+    from models.simulated import simulated_markets
+    from stream.sources.replay import Replay
+
+    if on.replay is not None:
+        yield from Replay([on.replay], _day(on.day)).days()
+    elif on.kafka_days is not None:
+        now_ns = time.time_ns()
+        from_ns = now_ns - int(on.kafka_days * 86_400 * NS_PER_S)
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task(f"reading {TICKS}", total=None)
+            yield from kafka_ticks(
+                broker(settings),
+                TICKS,
+                from_ns,
+                now_ns,
+                lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    else:
+        yield from simulated_markets(seed, on.seconds)
 
 
 def _day(text: str | None) -> date | None:

@@ -1,13 +1,16 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from models.dataset import HistoryRows, Horizon, Labels, label
+from models.dataset import HistoryRows, Horizon, Labels, history, label
 from models.splits import Split, by_shares, split_at, walk_forward
 from stream.errors import ModelError
+from stream.sources.replay import Replay
 
 S = 1_000_000_000
 DAY_S = 86_400
@@ -161,3 +164,52 @@ def test_what_cannot_be_split_is_refused_with_what_was_seen(split: Any, message:
     rows = spread_over_days(2, 300)
     with pytest.raises(ModelError, match=message):
         split(rows, label(rows, Horizon(ns=60 * S), 1.0, 50.0))
+
+
+# Leaks: a plain regression on real ticks, which must know no more than it can. These fail where a feature, a
+# label or a split lets the future in.
+
+
+@pytest.fixture(scope="module")
+def real_rows(shared_data: Path) -> HistoryRows:
+    files = sorted((shared_data / "ticks" / "us_equity").glob("*_AIG_20131007.parquet"))
+    return history(np.concatenate(list(Replay(files).days()))[:300_000], 5 * S)
+
+
+@pytest.fixture(scope="module")
+def real_labels(real_rows: HistoryRows) -> Labels:
+    return label(real_rows, Horizon(ns=1 * S), 1.0, 50.0)
+
+
+def skill(rows: HistoryRows, labels: Labels, returns_bps: Any, shift_ticks: int = 0) -> float:
+    """Return the rank correlation, on the test span, of a ridge regression with what came.
+
+    Rows get the features of ``shift_ticks`` later; below 0, of earlier.
+    """
+    split = by_shares(rows, labels, 0.15, 0.2, embargo_ns=60 * S)
+    values = np.roll(rows.features, -shift_ticks, axis=0)
+    learn, judge = np.flatnonzero(split.train)[::3], np.flatnonzero(split.test)[::3]
+    mean, spread = values[learn].mean(axis=0), values[learn].std(axis=0) + 1e-9
+    x, judged = (np.clip((values[some] - mean) / spread, -10, 10).astype(np.float64) for some in (learn, judge))
+    weights = np.linalg.solve(x.T @ x + 100.0 * np.eye(x.shape[1]), x.T @ returns_bps[learn])
+    return float(pd.Series(judged @ weights).rank().corr(pd.Series(returns_bps[judge]).rank()))
+
+
+def test_features_of_a_tick_before_know_less_and_those_of_a_tick_after_know_more(
+    real_rows: HistoryRows, real_labels: Labels
+) -> None:
+    before, honest, after = (
+        skill(real_rows, real_labels, real_labels.return_bps, shift_ticks) for shift_ticks in (-1, 0, 1)
+    )
+    assert honest > 0.2
+    assert before < honest < after
+
+
+def test_labels_that_are_shuffled_are_foreseen_no_better_than_by_chance(
+    real_rows: HistoryRows, real_labels: Labels
+) -> None:
+    shuffled = real_labels.return_bps.copy()
+    known = real_labels.known
+    shuffled[known] = np.random.default_rng(0).permutation(shuffled[known])
+    # 5 standard errors of some 20,000 rows.
+    assert abs(skill(real_rows, real_labels, shuffled)) < 0.035
