@@ -73,7 +73,7 @@ def evaluate(
 
     # What a training says of itself is in the lines of progress.
     logging.getLogger("models").setLevel(logging.WARNING)
-    chosen = {"horizon_s": horizon_s, "dead_band_bps": dead_band_bps}
+    chosen: dict[str, Any] = {"horizon_s": horizon_s, "dead_band_bps": dead_band_bps}
     chosen |= {"layers": layers, "units": units, "epochs": epochs, "seed": seed, "feature_names": take}
     settings = _train_settings(_settings(context), chosen, model or [])
     ticks = Replay(files, symbols=symbols.split(",") if symbols else None).days()
