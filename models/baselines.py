@@ -4,7 +4,8 @@ Each is fitted for each symbol by itself, which is what makes them hard to beat 
 too little of a past gets the fit of all symbols together. scikit-learn is imported inside the functions.
 """
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,10 +23,10 @@ from stream.clock import NS_PER_S
 
 MOST_FITTED_ROWS: Final = 300_000  # evenly spaced; their labels overlap, so that more of them tell next to nothing
 _FEWEST_FITTED_ROWS: Final = 2_000
-_SIGMAS: Final = 8.0  # of a feature: beyond, a linear model follows one wild value
-_STRENGTHS: Final = (1e-5, 1e-3, 1e-1)  # of the inverse penalty, weakest model first
+_SIGMAS: Final = 3.0  # of a feature: beyond, a linear model follows one wild value, or a day unlike those before
+_STRENGTHS: Final = (0.3, 3.0, 30.0, 300.0)  # rows over the penalty: the larger, the freer the weights
 _STEPS: Final = 300  # of the solver, at the most
-_TREES: Final = 100  # at the most: the validation span says when it is enough
+_TREES: Final = 200  # at the most: the validation span says when it is enough
 _PATIENCE: Final = 10
 
 Rows = NDArray[np.float32]
@@ -174,8 +175,8 @@ def regressions(train: Sample, validation: Sample) -> Answer:
     x, seen = scaled(train.features), scaled(validation.features)
     tried: list[tuple[float, Any, Any]] = []
     for strength in _STRENGTHS:
-        chances = LogisticRegression(C=strength, max_iter=_STEPS).fit(x, train.direction)
-        returns = Ridge(alpha=1.0 / strength).fit(x, train.return_bps)
+        chances = LogisticRegression(C=strength / len(x), max_iter=_STEPS).fit(x, train.direction)
+        returns = Ridge(alpha=len(x) / strength).fit(x, train.return_bps)
         loss = float(
             log_losses(_answers(chances, returns, seen)[:, :3].astype(np.float64), validation.direction).mean()
         )
@@ -194,10 +195,12 @@ def trees(train: Sample, validation: Sample) -> Answer:
         return frequencies(train, validation)
     options: Mapping[str, Any] = {
         "max_iter": _TREES,
-        "learning_rate": 0.1,
-        "max_leaf_nodes": 15,
-        "min_samples_leaf": 200,
-        "l2_regularization": 1.0,
+        "learning_rate": 0.05,
+        # Neighbouring rows share their labels: a leaf of few rows may be a single moment.
+        "max_leaf_nodes": 8,
+        "min_samples_leaf": max(20, len(train.direction) // 150),
+        "max_features": 0.3,
+        "l2_regularization": 10.0,
         "random_state": 0,
         "early_stopping": True,
         "n_iter_no_change": _PATIENCE,
@@ -207,7 +210,20 @@ def trees(train: Sample, validation: Sample) -> Answer:
     chances.fit(train.features, train.direction, X_val=seen, y_val=validation.direction[known])
     returns = HistGradientBoostingRegressor(**options)
     returns.fit(train.features, train.return_bps, X_val=seen, y_val=validation.return_bps[known])
-    return lambda rows: _answers(chances, returns, rows)
+
+    def answer(rows: Rows) -> Answers:
+        answers = np.zeros((len(rows), 4), np.float32)
+        answers[:, chances.classes_] = _at_best(chances.validation_score_, chances.staged_predict_proba(rows))
+        answers[:, 3] = _at_best(returns.validation_score_, returns.staged_predict(rows))
+        return answers
+
+    return answer
+
+
+def _at_best(scores: Floats, stages: Iterator[Any]) -> Any:
+    """Return the stage with the best score: scikit-learn keeps the trees that came after it, too."""
+    best = max(1, int(np.argmax(scores)))  # the first score is that of no tree
+    return next(itertools.islice(stages, best - 1, None))
 
 
 def _answers(chances: Any, returns: Any, rows: Rows) -> Answers:

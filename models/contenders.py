@@ -5,6 +5,7 @@ time with state carried.
 """
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,9 +55,10 @@ def trained(rows: HistoryRows, labels: Labels, settings: TrainSettings, seeds: i
 
     def learn(split: Split, seed: int, place: Path) -> Answers:
         mine = dataclasses.replace(settings, seed=seed)
-        fitted = fit(rows, labels, split, mine, console=console)
-        path = place / "model.onnx"
+        checkpoints, path = place / "checkpoints", place / "model.onnx"
+        fitted = fit(rows, labels, split, mine, console=console, checkpoints=checkpoints)
         write_trained(fitted, rows, labels, split, mine, path)
+        shutil.rmtree(checkpoints)
         return _answers(load_predictor(path, available=features.names(settings.periods)), rows, split)
 
     return Contender(

@@ -144,6 +144,7 @@ def evaluate(
     for each in contenders:
         answers = [work.answers(each.name, seed, each.learn) for seed in each.seeds]
         forecasters.append(Forecaster(each.name, each.what, False, answers))
+    console.print(f"judging {len(forecasters)} forecasters by {len(judged.index):,} rows")
     card = judge(judged, forecasters, about, plan.fee_bps)
     _write(out / CARD, json.dumps(card))
     _write(out / PAGE, page(card))

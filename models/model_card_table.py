@@ -12,8 +12,6 @@ _COLUMNS: Final = (
     ("log_loss", "log loss", 4),
     ("mcc", "MCC", 4),
     ("balanced_accuracy", "bal. acc.", 3),
-    ("brier", "Brier", 4),
-    ("calibration_error", "calib.", 3),
     ("hit_rate", "hits", 3),
     ("rank_ic", "rank IC", 3),
     ("net_bps_per_trade", "net bps", 2),
