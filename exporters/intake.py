@@ -150,13 +150,19 @@ def plausible(rows: Records) -> NDArray[np.bool_]:
 
     A symbol is printable ASCII, a seq starts at 1, prices and probabilities are finite, a position is in bounds.
     """
-    symbol = np.ascontiguousarray(rows["symbol"]).view(np.uint8).reshape(len(rows), SYMBOL_BYTES)
-    printable = (symbol >= 33) & (symbol <= 126)
-    # Zeros only as padding: no printable character stands after a zero, and every byte is one or the other.
-    good: NDArray[np.bool_] = (printable | (symbol == 0)).all(axis=1) & printable[:, 0]
-    good &= ~(printable[:, 1:] & ~printable[:, :-1]).any(axis=1)
+    good = readable_symbols(rows["symbol"])
     good &= (rows["seq"] >= 1) & (rows["seq"] < 1 << 53)  # 2**53: readers with doubles count exactly up to there
     good &= (rows["source_offset"] >= 0) & (rows["source_offset"] < _OFFSETS) & (rows["source_index"] < _INDICES)
     for name in _FINITE:
         good &= np.isfinite(rows[name])
+    return good
+
+
+def readable_symbols(symbols: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+    """Return which of ``S24[N]`` are printable ASCII, and something: ``bool[N]``."""
+    symbol = np.ascontiguousarray(symbols).view(np.uint8).reshape(len(symbols), SYMBOL_BYTES)
+    printable = (symbol >= 33) & (symbol <= 126)
+    # Zeros only as padding: no printable character stands after a zero, and every byte is one or the other.
+    good: NDArray[np.bool_] = (printable | (symbol == 0)).all(axis=1) & printable[:, 0]
+    good &= ~(printable[:, 1:] & ~printable[:, :-1]).any(axis=1)
     return good
