@@ -39,9 +39,7 @@ def test_how_far_a_sink_is_behind_is_one_number_with_its_name() -> None:
 
 def test_the_model_in_service_stands_there_with_its_hit_rate_beside_the_baselines() -> None:
     text = shown(part("outcomes", OUTCOMES))
-    assert (
-        "model 718e0a2ddc1319ff   live hit rate 64.9%   fallback 53.8%   majority 52.8%" in text
-    )
+    assert "model 718e0a2ddc1319ff   live hit rate 64.9%   fallback 53.8%   majority 52.8%" in text
 
 
 def test_without_outcomes_nothing_is_claimed_of_a_model() -> None:
