@@ -37,6 +37,8 @@ def undisturbed(settings: Settings, ticks: Records) -> LaneOutput:
     return LaneOutput(
         np.concatenate([output.predictions for output in outputs]),
         np.concatenate([output.rejected for output in outputs]),
+        any(output.has_marks for output in outputs),
+        (),
     )
 
 
