@@ -9,6 +9,9 @@ import asyncio
 import gc
 import json
 import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from stream.clock import NS_PER_S
 from stream.errors import InvariantError, SettingsError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
-from stream.topics import await_topics, broker
+from stream.topics import TICKS, await_topics, broker
 
 _SWITCH_INTERVAL_S = 0.0005
 
@@ -39,6 +42,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     from agents.periods import Periods
     from agents.state_view import StateView
     from agents.windows import Windows
+    from models.feature_drift import FeatureDrift
     from models.predictor import load_predictor
     from models.registry import Registry
     from models.service import ModelService
@@ -69,19 +73,22 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         return Lane(partition, windows, predictor)
 
     app = create_app(settings)
-    name = settings.worker_name
     models = ModelService(
         broker(settings),
-        Registry(settings.registry_url, settings.data_dir / "workers" / name / "models"),
+        Registry(settings.registry_url, settings.data_dir / "workers" / settings.worker_name / "models"),
         predictor,
         settings.predictor,
         available,
-        name,
+        settings.worker_name,
         health,
         metrics.models,
     )
-    lanes = Lanes(app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics, models, name)
+    lanes = Lanes(
+        app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics, models, settings.worker_name
+    )
     models.attach(lanes)
+
+    drift = FeatureDrift(available, registry)
 
     def figures() -> dict[str, Any]:
         return {
@@ -103,7 +110,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         if not await await_topics(settings, health, stop):
             return
         await asyncio.to_thread(compile_kernels, predictor)
-        async with models:
+        async with models, drift.watching(lanes):
             await app.start()
             del health.problems["lanes"]
             freeze_garbage()
@@ -187,8 +194,16 @@ def write_features(settings: Settings, paths: list[Path], day: str | None, out: 
     from stream.sources.replay import Replay
 
     replay = Replay(paths, _day(day))
-    windows = Windows(int(settings.lateness_s * NS_PER_S), ANY_FUTURE_NS, periods=Periods.of(settings))
-    origin = {"paths": [str(path) for path in paths], "day": day, "lateness_s": settings.lateness_s}
+    windows = Windows(
+        int(settings.lateness_s * NS_PER_S),
+        ANY_FUTURE_NS,
+        periods=Periods.of(settings),
+        outlier_bps=settings.outlier_bps,
+        outlier_scale=settings.outlier_scale,
+    )
+    made_with = ("lateness_s", "outlier_bps", "outlier_scale")
+    origin = {"paths": [str(path) for path in paths], "day": day}
+    origin |= {name: getattr(settings, name) for name in made_with}
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("ticks", total=replay.total)
         return write_features(replay.days(), windows, out, origin, lambda done: progress.advance(task, done))
@@ -218,6 +233,35 @@ async def run_exporter(settings: Settings, stop: asyncio.Event, sink: str) -> No
     await {"redis": redis_sink.run_redis, "clickhouse": clickhouse_sink.run_clickhouse}[sink](settings, stop)
 
 
+async def run_outcomes(settings: Settings, stop: asyncio.Event) -> None:
+    """Tell what came of predictions, and go back to the model before when it must be, until ``stop`` is set.
+
+    Raises:
+        SettingsError: ``kafka`` is not set, or a period is not one.
+    """
+    from agents import features
+    from agents.periods import Periods
+    from exporters.intake import Intake
+    from exporters.metrics import IntakeMetrics
+    from exporters.outcome_board import OutcomeBoard
+    from exporters.outcome_stream import OutcomeStream
+    from models.registry import Registry
+    from models.rollback import Guard
+    from stream.clock import wall_ns
+
+    health, metrics = Health("outcomes", {"outcomes": "starting"}), CollectorRegistry()
+    models = Registry(settings.registry_url, settings.data_dir / "outcomes" / "models")
+    available = features.names(Periods.of(settings))
+    fixed = (settings.model, available, settings.partitions, settings.rollback_false_alarms)
+    guard = Guard(models, broker(settings), *fixed)
+    read = IntakeMetrics(CollectorRegistry())  # it only counts what is bad here, and the board shows that
+    board = OutcomeBoard(metrics, guard, read, wall_ns)
+    stream = OutcomeStream(settings, guard, models, board, Intake(read), health, wall_ns)
+    async with TelemetryServer(health, metrics, board.figures, settings.host, settings.exporter_port):
+        if await await_topics(settings, health, stop):
+            await stream.run(stop)
+
+
 async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
     """Serve the feed and the page until ``stop`` is set; then tell the clients and close."""
     from exporters import gateway
@@ -225,49 +269,102 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
     await gateway.run_gateway(settings, stop)
 
 
+@dataclass(frozen=True)
+class TrainOn:
+    """What a model is trained on: one of the first three, or else simulated markets."""
+
+    replay: Path | None  # recorded ticks, one day of them or all
+    features: Path | None  # a file that `tickloom replay --features` wrote
+    kafka_days: float | None  # the last days that the topic of ticks holds
+    day: str | None  # of the replay
+    seconds: float  # of simulated time
+
+    def check(self, settings: Settings) -> None:
+        """Check it.
+
+        Raises:
+            SettingsError: more than one is given, or it cannot be.
+        """
+        if sum(each is not None for each in (self.replay, self.features, self.kafka_days)) > 1:
+            raise SettingsError("--replay, --features, --kafka-days: right would be at most one of them")
+        if self.kafka_days is not None and not self.kafka_days > 0:
+            raise SettingsError(f"--kafka-days is {self.kafka_days}; right would be above 0")
+        if self.kafka_days is not None:
+            broker(settings)
+
+
 def train_model(
     settings: Settings,
-    replay: Path | None,
-    day: str | None,
-    seconds: float,
+    on: TrainOn,
+    file: Path | None,
     out: Path,
+    checkpoints: Path | None,
     as_json: bool,
     **chosen: Any,
 ) -> None:
     """Train, export, check and write a model; print what came of it.
 
     Args:
-        settings: whose periods the features have.
-        replay: recorded ticks to train on; else simulated markets.
-        day: of the replay.
-        seconds: of simulated time.
+        settings: of the engine: features are made, and ticks believed, as it does.
+        on: what to train on.
+        file: of settings of the training, as a search writes.
         out: path of the model, ending in ``.onnx``.
+        checkpoints: where a training is kept, so that it goes on after a kill.
         as_json: print the metrics as JSON.
-        chosen: fields of `models.train.TrainSettings`; ``seed`` is the markets' as well.
+        chosen: fields of `models.train.TrainSettings`, over those of the file; None is not chosen. ``seed`` is the
+            simulated markets' as well.
 
     Raises:
-        SettingsError: TensorFlow is not installed.
+        SettingsError: TensorFlow is not installed, or what to train on is not clear.
+        SourceError: what to train on cannot be read.
         ModelError: too little data, or the export is not what was trained.
     """
+    on.check(settings)
     from rich.console import Console
 
-    from agents import features
-    from agents.periods import Periods
-    from models.simulated import simulated_markets
-    from models.train import TrainSettings, train
-    from stream.sources.replay import Replay
+    from models.feature_file import read_features
+    from models.train import train, train_on
+    from stream.training import training_settings
 
     console = Console(stderr=as_json)
-    ticks = simulated_markets(chosen["seed"], seconds) if replay is None else Replay([replay], _day(day)).days()
-    periods = Periods.of(settings)
-    chosen |= {"periods": periods, "feature_names": features.names(periods)}
-    report = train(ticks, TrainSettings(**chosen), out, console)
+    wanted = training_settings(settings, file, **chosen)
+    if on.features is not None:
+        made_with = {name: getattr(wanted, name) for name in ("lateness_s", "outlier_bps", "outlier_scale")}
+        rows = read_features(on.features, wanted.periods, **made_with)
+        report = train_on(rows, wanted, out, console, checkpoints)
+    else:
+        report = train(_training_ticks(settings, on, wanted.seed, console), wanted, out, console, checkpoints)
     if as_json:
         metrics = {"model": str(report.path), "id": f"{report.card.model_id:016x}", **report.card.metrics}
         print(json.dumps(metrics))
     else:
         console.print(report.table())
         console.print(f"serve it with: tickloom worker --model {report.path}")
+
+
+def _training_ticks(settings: Settings, on: TrainOn, seed: int, console: Any) -> Iterator[Any]:
+    from rich.progress import Progress
+
+    from models.kafka_history import kafka_ticks
+    from models.simulated import simulated_markets
+    from stream.sources.replay import Replay
+
+    if on.replay is not None:
+        yield from Replay([on.replay], _day(on.day)).days()
+    elif on.kafka_days is not None:
+        now_ns = time.time_ns()
+        from_ns = now_ns - int(on.kafka_days * 86_400 * NS_PER_S)
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task(f"reading {TICKS}", total=None)
+            yield from kafka_ticks(
+                broker(settings),
+                TICKS,
+                from_ns,
+                now_ns,
+                lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    else:
+        yield from simulated_markets(seed, on.seconds)
 
 
 def _day(text: str | None) -> date | None:
