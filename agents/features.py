@@ -31,6 +31,7 @@ symbol as if it were new, book and averages included; only its numbers (seq) go 
 A price itself is no feature, for no model should learn one by heart: it is in the prediction as ``ref_price``.
 """
 
+import fnmatch
 from dataclasses import dataclass
 from typing import Final
 
@@ -90,6 +91,29 @@ def groups(periods: Periods) -> dict[str, tuple[str, ...]]:
         ),
     }
     return {group: tuple(feature.name for feature in part) for group, part in parts.items()}
+
+
+def choose(patterns: str, available: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names that patterns choose, in the order of a row.
+
+    Args:
+        patterns: names with commas between, in which ``*`` stands for anything; one with ``-`` before it leaves out
+            what it matches. Where the first one leaves out, it does so from all.
+        available: the names in a row.
+
+    Raises:
+        SettingsError: a pattern matches nothing, or nothing is left.
+    """
+    parts = [part.strip() for part in patterns.split(",")]
+    chosen = set(available) if parts[0].startswith("-") else set()
+    for part in parts:
+        matched = set(fnmatch.filter(available, part.removeprefix("-")))
+        if not matched:
+            raise SettingsError(f"no feature is called {part!r}; there are: {', '.join(available)}")
+        chosen = chosen - matched if part.startswith("-") else chosen | matched
+    if not chosen:
+        raise SettingsError(f"{patterns!r} leaves no feature; right would be one or more")
+    return tuple(name for name in available if name in chosen)
 
 
 def _of_prices(p: Periods) -> tuple[Feature, ...]:

@@ -208,6 +208,15 @@ def export(
     _run(lambda stop: compose.run_exporter(settings, stop, sink.value))
 
 
+@cli.command(epilog="Example: tickloom outcomes --kafka localhost:9092")
+def outcomes(kafka: KafkaFlag = None, port: PortFlag = None) -> None:
+    """Tell what came of predictions, score the models, and take one out of service that is worse than before."""
+    from stream import compose
+
+    settings = _load(kafka=kafka, exporter_port=port).settings
+    _run(lambda stop: compose.run_outcomes(settings, stop))
+
+
 @cli.command(epilog="Example: tickloom gateway --kafka localhost:9092 --feed-port 8765")
 def gateway(
     kafka: KafkaFlag = None,

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.features import COUNT, FEATURES, NAMES, catalogue, groups, indices, names
+from agents.features import COUNT, FEATURES, NAMES, catalogue, choose, groups, indices, names
 from agents.periods import Periods
 from stream.errors import SettingsError
 
@@ -132,3 +132,15 @@ def test_every_feature_is_in_one_group() -> None:
     assert len(set(found)) == COUNT
     assert {"mid_gap_bps", "book_imbalance"} <= set(groups(periods)["book"])
     assert {"channel_64_position", "rsi_21"} <= set(groups(periods)["ticks"])
+
+
+def test_patterns_choose_features_in_the_order_of_a_row() -> None:
+    assert choose("spread_bps, rsi_*", NAMES) == ("rsi_14", "spread_bps")
+    assert choose("roc_*,-roc_1s_*", NAMES) == ("roc_10s_bps", "roc_60s_bps", "roc_300s_bps")
+    assert choose("-bar_*", NAMES) == tuple(name for name in NAMES if not name.startswith("bar_"))
+
+
+@pytest.mark.parametrize(("patterns", "says"), [("rsi_99", "rsi_14"), ("rsi_*,-*", "one or more"), ("", "rsi_14")])
+def test_patterns_that_choose_nothing_are_refused(patterns: str, says: str) -> None:
+    with pytest.raises(SettingsError, match=says):
+        choose(patterns, NAMES)
