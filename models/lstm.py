@@ -19,6 +19,7 @@ from stream.errors import ModelError, SettingsError
 logger = logging.getLogger(__name__)
 
 OPSET: Final = 17
+PRODUCER: Final = "tf2onnx 1.17.0"  # the exporter that the checks were made with; pyproject.toml pins it
 _SCALED_AT_ONCE: Final = 65_536
 
 Floats = NDArray[np.float32]
@@ -154,11 +155,23 @@ def export_step(models: Models) -> bytes:
     shapes = ((None, width), state, state)
     signature = [tf.TensorSpec(shape, tf.float32, name=name) for name, shape in zip(INPUTS, shapes, strict=True)]
     exported, _ = tf2onnx.convert.from_keras(models.step, signature, opset=OPSET)
-    _check_export(exported)
+    check_export(exported)
     return bytes(exported.SerializeToString())
 
 
-def _check_export(exported: Any) -> None:
+def check_export(exported: Any) -> None:
+    """Check that an ``onnx.ModelProto`` is a step as it must be: by its exporter, its opset, its names, and flat.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    producer = f"{exported.producer_name} {exported.producer_version}"
+    if not f"{producer} ".startswith(f"{PRODUCER} "):
+        raise ModelError(f"exported by {producer}; right would be {PRODUCER}: uv sync --extra train")
+    # The exporter names a second domain, of which it uses nothing.
+    opset = {each.domain: each.version for each in exported.opset_import}.get("")
+    if opset != OPSET:
+        raise ModelError(f"the exporter used opset {opset}; right would be {OPSET}")
     names = [[value.name for value in values] for values in (exported.graph.input, exported.graph.output)]
     if names != [list(INPUTS), list(OUTPUTS)]:
         raise ModelError(f"the exporter named inputs and outputs {names}; right would be {[INPUTS, OUTPUTS]}")

@@ -312,6 +312,8 @@ def _draft_card(graph: bytes, rows: HistoryRows, split: Split, settings: TrainSe
         weights_sha256=read_graph(graph).weights_sha256,
         code_version=code_version(),
         golden=nothing,
+        opset=lstm.OPSET,
+        producer=lstm.PRODUCER,
         libraries=library_versions(),
         training=dataclasses.asdict(settings),
     )

@@ -60,7 +60,7 @@ class Trainer:
 
     def variables(self) -> Arrays:
         """Return all that training changes: weights, dropout's seeds, the optimizer's state."""
-        return [np.array(variable) for variable in self._variables()]
+        return [np.array(variable.numpy()) for variable in self._variables()]
 
     def restore(self, values: Arrays) -> None:
         """Take over what `variables` gave.

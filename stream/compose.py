@@ -8,6 +8,7 @@ compiler, nor a worker for the exporters' clients.
 import asyncio
 import gc
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from stream.errors import InvariantError, SettingsError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
 from stream.topics import TICKS, await_topics, broker
+
+_SWITCH_INTERVAL_S = 0.0005
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
@@ -40,12 +43,15 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     from agents.state_view import StateView
     from agents.windows import Windows
     from models.predictor import load_predictor
+    from models.registry import Registry
+    from models.service import ModelService
     from stream.app import create_app, tell_address
     from stream.symbols import read_symbols
 
     symbols = read_symbols(settings.symbols)
     periods = Periods.of(settings)
-    predictor = load_predictor(settings.model, settings.predictor, available=features.names(periods))
+    available = features.names(periods)
+    predictor = load_predictor(settings.model, settings.predictor, available=available)
     health = Health(f"worker {settings.worker_name}")
     registry = CollectorRegistry()
     metrics = LaneMetrics(registry)
@@ -66,7 +72,19 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         return Lane(partition, windows, predictor)
 
     app = create_app(settings)
-    lanes = Lanes(app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics)
+    name = settings.worker_name
+    models = ModelService(
+        broker(settings),
+        Registry(settings.registry_url, settings.data_dir / "workers" / name / "models"),
+        predictor,
+        settings.predictor,
+        available,
+        name,
+        health,
+        metrics.models,
+    )
+    lanes = Lanes(app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics, models, name)
+    models.attach(lanes)
 
     def figures() -> dict[str, Any]:
         return {
@@ -75,7 +93,8 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
             "ticks": metrics.ticks(),
             "blocks": dict(metrics.blocks),
             "predictions": metrics.predictions,
-            "model": f"{predictor.model_id:016x}",
+            "model": ", ".join(sorted(set(models.figures()["serving"].values()))) or f"{predictor.model_id:016x}",
+            **models.figures(),
             "stages_us": metrics.stages.summary_us(),
         }
 
@@ -87,13 +106,16 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         if not await await_topics(settings, health, stop):
             return
         await asyncio.to_thread(compile_kernels, predictor)
-        await app.start()
-        del health.problems["lanes"]
-        freeze_garbage()
-        try:
-            await app.wait_for_stopped(stop)
-        finally:
-            await app.stop()
+        async with models:
+            await app.start()
+            del health.problems["lanes"]
+            freeze_garbage()
+            # A thread that loads a model must not keep the lanes waiting for the interpreter for 5 ms at a time.
+            sys.setswitchinterval(_SWITCH_INTERVAL_S)
+            try:
+                await app.wait_for_stopped(stop)
+            finally:
+                await app.stop()
     if lanes.failure is not None:
         raise lanes.failure
     if not stop.is_set():

@@ -58,6 +58,9 @@ class Settings(BaseModel):
 
     # Worker.
     model: Path = Field(_CHAMPION, description="the ONNX step model to serve")
+    registry: str | None = Field(
+        None, min_length=1, description="directory or URL (s3://BUCKET/PREFIX) of models; none is DATA_DIR/registry"
+    )
     predictor: Literal["auto", "compiled", "onnxruntime"] = Field(
         "auto", description="what runs the model; auto compiles it where it can, and logs where it cannot"
     )
@@ -151,6 +154,11 @@ class Settings(BaseModel):
         if value is not None and not value.get_secret_value().strip():
             raise ValueError("a token that is not blank, or none at all")
         return value
+
+    @property
+    def registry_url(self) -> str:
+        """Where the registry of models is."""
+        return str(self.data_dir / "registry") if self.registry is None else self.registry
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -19,6 +19,8 @@ ROOT_FILES = (
     "stream/compose.py",
     "stream/inspection.py",
     "stream/model_commands.py",
+    "stream/registry_commands.py",
+    "stream/evaluation_commands.py",
     "stream/demo/",
 )
 # Only these may need the `train` extra, and only once they are called.

@@ -1,0 +1,45 @@
+"""A second model to swap to: the champion with other weights, exported and signed as any model is."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+
+from models.artifact import load, open_session, replay, write_manifest
+from models.card import Golden
+from models.onnx_wire import read_graph
+
+
+def write_other_model(source: Path, out: Path, *, seed: int, noise: float = 0.05, gain: float = 1.0) -> int:
+    """Write a model like that of ``source`` with noise on its weights; return its id.
+
+    Args:
+        source: path of a model.
+        out: path of the new one.
+        seed: of the noise.
+        noise: its standard deviation, relative to each tensor's.
+        gain: what the tensors are multiplied with as well.
+
+    Raises:
+        ModelError: ``source`` must not serve.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    card = load(source).card
+    model = onnx.load(str(source))
+    generator = np.random.default_rng(seed)
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.ndim >= 2:
+            noisy = gain * values + noise * values.std() * generator.standard_normal(values.shape)
+            tensor.CopyFrom(numpy_helper.from_array(noisy.astype(np.float32), tensor.name))
+    raw = model.SerializeToString()
+    card = dataclasses.replace(card, weights_sha256=read_graph(raw).weights_sha256)
+    answers = replay(open_session(raw), card, card.golden.features)
+    card = dataclasses.replace(card, golden=Golden(card.golden.features, answers, card.golden.tolerance))
+    helper.set_model_props(model, card.to_entries())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_bytes(model.SerializeToString())
+    write_manifest(out, card)
+    return card.model_id
