@@ -29,6 +29,10 @@ REJECTED_TICKS = "ticks.rejected"
 PREDICTIONS = "predictions"
 SHADOW_PREDICTIONS = "predictions.shadow"  # of challengers: stored, not served
 MODELS = "models"  # promotions, swaps and what workers serve: see models/promotion.py
+OUTCOMES = "outcomes"  # what came of predictions, served and shadow ones
+OUTCOME_STATE = "outcomes.state"  # what a restart of `tickloom outcomes` goes on from
+MODEL_SCORES = "model.scores"  # JSON for each model, every few seconds: see exporters/outcome_board.py
+MODEL_EVENTS = "model.events"  # promotions, trips, rollbacks and drift: blocks of MODEL_EVENT
 STATE_TABLE = "windows"
 STATE_CHANGELOG = f"{APP_ID}-{STATE_TABLE}-changelog"
 
@@ -47,7 +51,7 @@ class TopicSpec:
 
 
 def topic_specs(retention_hours: float) -> tuple[TopicSpec, ...]:
-    """Return every topic of tickloom. All but one have a partition for each lane: lane i reads and writes i."""
+    """Return every topic of tickloom. All but three have a partition for each lane: lane i reads and writes i."""
     keep = {"cleanup.policy": "delete", "retention.ms": str(int(retention_hours * 3600 * 1000))}
     return (
         TopicSpec(TICKS, keep),
@@ -65,6 +69,10 @@ def topic_specs(retention_hours: float) -> tuple[TopicSpec, ...]:
             },
         ),
         TopicSpec(SHADOW_PREDICTIONS, keep),
+        TopicSpec(OUTCOMES, keep),
+        TopicSpec(OUTCOME_STATE, {"cleanup.policy": "compact", "max.message.bytes": str(8 << 20)}),
+        TopicSpec(MODEL_SCORES, {"cleanup.policy": "compact"}, partitions=1),
+        TopicSpec(MODEL_EVENTS, {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}, partitions=1),
         # One partition: all workers must agree on the order. Every swap has a key of its own, and stays.
         TopicSpec(MODELS, {"cleanup.policy": "compact"}, partitions=1),
     )

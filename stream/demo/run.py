@@ -145,6 +145,7 @@ class _Demo:
         roles += [
             Role("redis", ["export", "redis"], {}),
             Role("clickhouse", ["export", "clickhouse"], {}),
+            Role("outcomes", ["outcomes"], {}),
             Role("gateway", ["gateway"], {}),
         ]
         self._say("starting workers, exporters and the gateway (the first start compiles the kernels)")
