@@ -46,7 +46,7 @@ def training_settings(settings: Settings, file: Path | None, **chosen: Any) -> T
     }
     over = {name: value for name, value in chosen.items() if value is not None}
     if file is None:
-        return TrainSettings(feature_names=features.names(periods), **engine, **over)
+        return TrainSettings(**{"feature_names": features.names(periods), **engine, **over})
     read = read_train_settings(file)
     for name, value in engine.items():
         if getattr(read, name) != value:
