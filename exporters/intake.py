@@ -38,6 +38,46 @@ class Message(Protocol):
     def value(self) -> bytes | None: ...
 
 
+class Door(Protocol):
+    """How a consumption gets rows out of messages."""
+
+    def read(self, partition: int, messages: Iterable[Message]) -> Accepted:
+        """Return the new rows of some messages of one partition, in order."""
+        ...
+
+    def forget(self, partition: int) -> None:
+        """Know nothing of a partition: somebody else may have gone on with it."""
+        ...
+
+    def forget_everything(self) -> None:
+        """Start anew: everything that comes is new."""
+        ...
+
+
+class PlainIntake:
+    """Decodes blocks of any record. For a sink that itself drops what it has: nothing is remembered."""
+
+    def __init__(self, dtype: np.dtype[np.void], metrics: IntakeMetrics) -> None:
+        self._dtype, self._metrics = dtype, metrics
+
+    def read(self, partition: int, messages: Iterable[Message]) -> Accepted:
+        """Return every row that can be read, in order."""
+        blocks = []
+        for message in messages:
+            try:
+                blocks.append(decode_block(message.value or b"", self._dtype))
+            except RecordError as error:
+                self._metrics.on_bad_block(type(error).__name__)
+                logger.warning("block %d of partition %d is left out: %s", message.offset, partition, error)
+        return Accepted(join_records(blocks) if blocks else np.zeros(0, self._dtype))
+
+    def forget(self, partition: int) -> None:
+        """Nothing was remembered."""
+
+    def forget_everything(self) -> None:
+        """Nothing was remembered."""
+
+
 class Intake:
     """Decodes, checks and deduplicates what comes out of the ``predictions`` topic."""
 

@@ -47,7 +47,7 @@ class ModelCard:
     units: int
     trained_from_ns: int  # event time of the training span
     trained_to_ns: int
-    data_sha256: str  # of the training span's ticks
+    data_sha256: str  # of all ticks that it was trained and judged by, or of the file of their features
     weights_sha256: str  # of the tensors in the graph; `onnx_wire.read_graph` computes it
     code_version: str
     golden: Golden
@@ -55,6 +55,8 @@ class ModelCard:
     metrics: Mapping[str, float] = field(default_factory=dict)  # on the held-out span, in serving mode
     training: Mapping[str, Any] = field(default_factory=dict)  # the settings that it was trained with
     classes: tuple[str, ...] = CLASSES
+    opset: int = 0  # of the graph's operators; 0 is not known
+    producer: str = ""  # what exported the graph, with its version
     schema_version: int = SCHEMA_VERSION
 
     @property

@@ -7,7 +7,7 @@ recording reaches that far: nothing is filled in.
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -16,10 +16,14 @@ from numpy.typing import NDArray
 from agents import features
 from agents.history import ANY_FUTURE_NS, roll
 from agents.periods import DEFAULT, Periods
+from agents.validate import OUTLIER_BPS, OUTLIER_SCALE
 from agents.windows import Windows
+from stream.clock import NS_PER_S
+from stream.errors import ModelError
 from stream.records import Records
 
 _BPS: Final = 1e4
+_NOT_YET: Final = np.iinfo(np.int64).max
 
 Integers = NDArray[np.int64]
 
@@ -35,6 +39,40 @@ class HistoryRows:
     symbols: tuple[str, ...]
     data_sha256: str  # of all ticks read, accepted or not
 
+    def only(self, where: NDArray[np.bool_]) -> "HistoryRows":
+        """Return some of the rows, ``bool[A]``; symbols keep their numbers."""
+        return replace(
+            self,
+            features=self.features[where],
+            symbol_row=self.symbol_row[where],
+            event_ns=self.event_ns[where],
+            ref_price=self.ref_price[where],
+        )
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """How far ahead a label looks: a length of event time, or a number of ticks of the symbol; the other is 0.
+
+    A prediction states its horizon in ns, and what comes of it is joined by event time. A number of ticks has no
+    length until they have come, so it is for research: models of it can be trained and judged, and not exported.
+    """
+
+    ns: int = 0
+    ticks: int = 0
+
+    def __post_init__(self) -> None:
+        """Check it.
+
+        Raises:
+            ModelError: not just one of them is above 0.
+        """
+        if min(self.ns, self.ticks) < 0 or (self.ns > 0) == (self.ticks > 0):
+            raise ModelError(f"a horizon of {self.ns} ns and {self.ticks} ticks; right would be just one above 0")
+
+    def __str__(self) -> str:
+        return f"{self.ticks} ticks" if self.ticks else f"{self.ns / NS_PER_S:g} s"
+
 
 @dataclass(frozen=True)
 class Labels:
@@ -43,27 +81,59 @@ class Labels:
     known: NDArray[np.bool_]  # [A] the recording reaches to the horizon
     direction: Integers  # [A] 0 down, 1 flat, 2 up; 0 where not known
     return_bps: NDArray[np.float32]  # [A] clipped; 0 where not known
+    end_ns: Integers  # [A] event time up to which the label looks; the largest int64 where not known
+
+    def only(self, where: NDArray[np.bool_]) -> "Labels":
+        """Return the labels of some rows, ``bool[A]``."""
+        return Labels(self.known[where], self.direction[where], self.return_bps[where], self.end_ns[where])
 
 
 @dataclass(frozen=True)
 class Streams:
-    """Pieces of symbols' histories, side by side, for training with carried state. S = pieces, T = longest."""
+    """Pieces of symbols' histories, side by side, for training with carried state. S = pieces, T = longest.
 
-    features: NDArray[np.float32]  # [S, T, features.COUNT]
-    direction: Integers  # [S, T]
-    return_bps: NDArray[np.float32]  # [S, T]
+    Rows are looked up when they are wanted, and not copied: a day of one busy symbol has 200 MB of features.
+    """
+
+    rows: HistoryRows
+    labels: Labels
+    columns: Integers  # [F] the features that the model takes, in its order
+    index: Integers  # [S, T] of the row; 0 where the piece has ended
     weight: NDArray[np.float32]  # [S, T] 1 where the label counts, else 0
 
+    def chunk(
+        self, start: int, stop: int
+    ) -> tuple[NDArray[np.float32], Integers, NDArray[np.float32], NDArray[np.float32]]:
+        """Return features ``float32[S, C, F]``, directions, returns in bps and weights ``[S, C]`` of some steps."""
+        index = self.index[:, start:stop]
+        features_of = self.rows.features[index[..., None], self.columns]
+        return (
+            features_of,
+            self.labels.direction[index],
+            self.labels.return_bps[index],
+            self.weight[:, start:stop],
+        )
 
-def history(ticks: Records | Iterable[Records], lateness_ns: int, periods: Periods = DEFAULT) -> HistoryRows:
+
+def history(
+    ticks: Records | Iterable[Records],
+    lateness_ns: int,
+    periods: Periods = DEFAULT,
+    outlier_bps: float = OUTLIER_BPS,
+    outlier_scale: float = OUTLIER_SCALE,
+) -> HistoryRows:
     """Run the engine's kernel over a recording.
 
     Args:
         ticks: ``TICK[N]`` in order of arrival, whole or in chunks of any size.
         lateness_ns: as the engine that will serve has it.
         periods: likewise.
+        outlier_bps: likewise; see `agents.validate.Limits`.
+        outlier_scale: likewise.
     """
-    windows = Windows(lateness_ns, ANY_FUTURE_NS, periods=periods)
+    windows = Windows(
+        lateness_ns, ANY_FUTURE_NS, periods=periods, outlier_bps=outlier_bps, outlier_scale=outlier_scale
+    )
     digest = hashlib.sha256()
     rows, symbol_rows, events, refs = [], [], [], []
     for chunk, step in roll(ticks, windows):
@@ -76,42 +146,49 @@ def history(ticks: Records | Iterable[Records], lateness_ns: int, periods: Perio
     return HistoryRows(
         features=np.concatenate([np.zeros((0, features.COUNT), np.float32), *rows]),
         symbol_row=symbol_row,
-        event_ns=_never_falling(np.concatenate([np.zeros(0, np.int64), *events]), symbol_row),
+        event_ns=never_falling(np.concatenate([np.zeros(0, np.int64), *events]), symbol_row),
         ref_price=np.concatenate([np.zeros(0), *refs]),
         symbols=tuple(symbol.decode("ascii") for symbol in windows.states["symbol"][: windows.count]),
         data_sha256=digest.hexdigest(),
     )
 
 
-def label(rows: HistoryRows, horizon_ns: int, dead_band_bps: float, clip_bps: float) -> Labels:
-    """Compare each row's reference price with the one that stood ``horizon_ns`` of event time later.
+def label(rows: HistoryRows, horizon: Horizon | int, dead_band_bps: float, clip_bps: float) -> Labels:
+    """Compare each row's reference price with the one that stood a horizon later.
 
-    The later price is that of the symbol's last row at or before that time. Rows whose horizon lies beyond the
-    symbol's last row have no label: what came after is not known.
+    By event time, the later price is that of the symbol's last row at or before that time. Rows whose horizon lies
+    beyond the symbol's last row have no label: what came after is not known.
 
     Args:
         rows: A rows.
-        horizon_ns: > 0.
+        horizon: > 0; a plain number is in ns of event time.
         dead_band_bps: a return within +- this is "flat".
         clip_bps: returns are cut off at +- this, for one wild print must not rule a regression.
     """
-    known = np.zeros(len(rows.event_ns), np.bool_)
+    ahead = horizon if isinstance(horizon, Horizon) else Horizon(ns=horizon)
+    end_ns = np.full(len(rows.event_ns), _NOT_YET)
     change_bps = np.zeros(len(rows.event_ns))
     for where in by_symbol(rows.symbol_row):
         event_ns, ref = rows.event_ns[where], rows.ref_price[where]
-        later_ns = event_ns + horizon_ns
-        later = np.searchsorted(event_ns, later_ns, side="right") - 1
-        known[where] = later_ns <= event_ns[-1]
-        change_bps[where] = (ref[later] / ref - 1.0) * _BPS
-    change_bps[~known] = 0.0
+        if ahead.ticks:
+            later = np.arange(ahead.ticks, len(where))
+            ends_ns = event_ns[later]
+        else:
+            ends_ns = event_ns[event_ns <= event_ns[-1] - ahead.ns] + ahead.ns
+            later = np.searchsorted(event_ns, ends_ns, side="right") - 1
+        # Event time never falls, so the rows that have a label are the first ones.
+        end_ns[where[: len(later)]] = ends_ns
+        change_bps[where[: len(later)]] = (ref[later] / ref[: len(later)] - 1.0) * _BPS
+    known = end_ns != _NOT_YET
     direction = 1 + (change_bps > dead_band_bps).astype(np.int64) - (change_bps < -dead_band_bps)
     direction[~known] = 0
-    return Labels(known, direction, np.clip(change_bps, -clip_bps, clip_bps).astype(np.float32))
+    return Labels(known, direction, np.clip(change_bps, -clip_bps, clip_bps).astype(np.float32), end_ns)
 
 
 def cut_streams(
     rows: HistoryRows,
     labels: Labels,
+    columns: Integers,
     inside: NDArray[np.bool_],
     counts: NDArray[np.bool_],
     pieces: int,
@@ -119,9 +196,12 @@ def cut_streams(
 ) -> Streams:
     """Cut the rows inside a span into about ``pieces`` pieces of consecutive rows of one symbol each.
 
+    State is carried over whatever silence lies between two rows, a session gap included, as lanes carry it.
+
     Args:
         rows: A rows.
-        labels: their labels.
+        labels: of them.
+        columns: ``int64[F]``: the features that the model takes.
         inside: ``bool[A]``: the span.
         counts: ``bool[A]``: the rows of the span whose labels may be used.
         pieces: at least as many as there are symbols come out.
@@ -134,19 +214,10 @@ def cut_streams(
         for start in range(0, len(where), length)
     ]
     shape = (len(parts), max((len(part) for part in parts), default=0))
-    streams = Streams(
-        np.zeros((*shape, rows.features.shape[1]), np.float32),
-        np.zeros(shape, np.int64),
-        np.zeros(shape, np.float32),
-        np.zeros(shape, np.float32),
-    )
-    weighs = labels.known & counts
+    streams = Streams(rows, labels, columns, np.zeros(shape, np.int64), np.zeros(shape, np.float32))
     for piece, part in enumerate(parts):
-        size = len(part)
-        streams.features[piece, :size] = rows.features[part]
-        streams.direction[piece, :size] = labels.direction[part]
-        streams.return_bps[piece, :size] = labels.return_bps[part]
-        streams.weight[piece, burn_in:size] = weighs[part[burn_in:]]
+        streams.index[piece, : len(part)] = part
+        streams.weight[piece, burn_in : len(part)] = counts[part[burn_in:]]
     return streams
 
 
@@ -165,7 +236,8 @@ def rounds_of(symbol_row: Integers) -> Integers:
     return rounds
 
 
-def _never_falling(event_ns: Integers, symbol_row: Integers) -> Integers:
+def never_falling(event_ns: Integers, symbol_row: Integers) -> Integers:
+    """Return the newest event time of each row's symbol so far, ``int64[A]``."""
     newest = event_ns.copy()
     for where in by_symbol(symbol_row):
         newest[where] = np.maximum.accumulate(event_ns[where])

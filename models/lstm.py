@@ -13,17 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artifact import INPUTS, OUTPUTS
-from models.dataset import Streams
 from models.onnx_wire import read_graph
 from stream.errors import ModelError, SettingsError
 
 logger = logging.getLogger(__name__)
 
 OPSET: Final = 17
-_GRADIENT_NORM: Final = 1.0
-_HUBER_SIGMAS: Final = 2.0  # beyond this many standard deviations a return counts by its size, not its square
+PRODUCER: Final = "tf2onnx 1.17.0"  # the exporter that the checks were made with; pyproject.toml pins it
+_SCALED_AT_ONCE: Final = 65_536
 
 Floats = NDArray[np.float32]
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,26 @@ class Scaler:
     inverse: Floats  # [F]
 
     @classmethod
-    def fit(cls, features: Floats) -> "Scaler":
-        """Return the scaler of ``float32[A, F]``; a feature that never moves keeps its unit."""
-        wide = features.astype(np.float64)
-        spread = wide.std(axis=0)
+    def fit(
+        cls, features: Floats, inside: NDArray[np.bool_] | None = None, columns: Integers | None = None
+    ) -> "Scaler":
+        """Return the scaler of some rows and columns; a feature that never moves keeps its unit.
+
+        Args:
+            features: ``float32[A, K]``.
+            inside: ``bool[A]``: the rows; all if not given.
+            columns: ``int64[F]``: the features that the model takes; all if not given.
+        """
+        where = np.arange(len(features)) if inside is None else np.flatnonzero(inside)
+        wanted = np.arange(features.shape[1]) if columns is None else columns
+        # A part at a time: all of it in float64 would be twice the recording.
+        parts = np.split(where, range(_SCALED_AT_ONCE, len(where), _SCALED_AT_ONCE))
+        total = sum(features[part][:, wanted].sum(axis=0, dtype=np.float64) for part in parts)
+        mean = total / len(where)
+        square = sum(np.square(features[part][:, wanted] - mean).sum(axis=0) for part in parts)
+        spread = np.sqrt(square / len(where))
         inverse = 1.0 / np.where(spread > 1e-6, spread, 1.0)
-        return cls(wide.mean(axis=0).astype(np.float32), inverse.astype(np.float32))
+        return cls(mean.astype(np.float32), inverse.astype(np.float32))
 
 
 @dataclass(frozen=True)
@@ -55,8 +69,21 @@ class Models:
     units: int
 
 
-def build(scaler: Scaler, layers: int, units: int, seed: int) -> Models:
+def build(
+    scaler: Scaler, layers: int, units: int, seed: int, dropout: float = 0.0, input_dropout: float = 0.0
+) -> Models:
     """Return both models with fresh weights, after `start_tensorflow`.
+
+    Args:
+        scaler: of the features, as many as the models shall take.
+        layers: of LSTM cells.
+        units: of a layer.
+        seed: of the weights and of dropout.
+        dropout: share of what a layer hands on (to the next one, or to the heads) that is left out in training.
+        input_dropout: share of the scaled features that is.
+
+    Nothing is left out of the recurrence: recurrent dropout would need a loop in the exported graph, and blurs the
+    very memory that is to be learnt. The step model has no dropout at all.
 
     The step model uses the layers' own cells, and not the layers over a sequence of one: flat products and sums
     serve 10 % faster than the fused operator between its reshapes, and unlike it they do not swallow NaN.
@@ -69,15 +96,18 @@ def build(scaler: Scaler, layers: int, units: int, seed: int) -> Models:
     stack = [keras.layers.RNN(cell, return_sequences=True, return_state=True) for cell in cells]
     direction = keras.layers.Dense(3, activation="softmax", name="direction")
     expected = keras.layers.Dense(1, name="expected")
+    drops = [keras.layers.Dropout(input_dropout if k == 0 else dropout, seed=seed + k) for k in range(layers + 1)]
 
-    def connect(x: Any, advance: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]]) -> Any:
+    def connect(x: Any, advance: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]], drop: bool) -> Any:
         h = keras.Input(batch_shape=(layers, None, units), name="h")
         c = keras.Input(batch_shape=(layers, None, units), name="c")
         current = (x - scaler.mean) * scaler.inverse
+        current = drops[0](current) if drop else current
         old = zip(_unstack(h, layers), _unstack(c, layers), strict=True)
         new_h, new_c = [], []
-        for layer, (old_h, old_c) in zip(stack, old, strict=True):
+        for layer, after, (old_h, old_c) in zip(stack, drops[1:], old, strict=True):
             current, layer_h, layer_c = advance(layer, current, old_h, old_c)
+            current = after(current) if drop else current
             new_h.append(layer_h)
             new_c.append(layer_c)
         outputs = (direction(current), ops.squeeze(expected(current), -1), _stack(new_h), _stack(new_c))
@@ -95,92 +125,11 @@ def build(scaler: Scaler, layers: int, units: int, seed: int) -> Models:
 
     width = len(scaler.mean)
     return Models(
-        sequence=connect(keras.Input((None, width), name="x"), over_time),
-        step=connect(keras.Input((width,), name="x"), one_step),
+        sequence=connect(keras.Input((None, width), name="x"), over_time, drop=True),
+        step=connect(keras.Input((width,), name="x"), one_step, drop=False),
         layers=layers,
         units=units,
     )
-
-
-class Trainer:
-    """Truncated back-propagation through time: chunk after chunk of all streams, state carried, gradient not."""
-
-    def __init__(
-        self, models: Models, learning_rate: float, return_weight: float, return_spread_bps: float
-    ) -> None:
-        """Make a trainer.
-
-        Args:
-            models: to train, in place.
-            learning_rate: of Adam.
-            return_weight: of the loss of the expected return, beside that of the direction.
-            return_spread_bps: the unit in which that loss is measured.
-        """
-        import keras
-
-        self._models = models
-        self._optimizer = keras.optimizers.Adam(learning_rate, global_clipnorm=_GRADIENT_NORM)
-        self._return_weight = return_weight
-        self._return_spread_bps = return_spread_bps
-        self._learn, self._judge = self._compile()
-
-    def epoch(self, streams: Streams, steps: int, learn: bool) -> float:
-        """Go once through the streams from the zero state and return the mean loss, learning or only judging.
-
-        Args:
-            streams: S pieces.
-            steps: rows of a chunk: how far gradients go back.
-            learn: change the weights.
-        """
-        pieces, length = streams.weight.shape
-        state = np.zeros((self._models.layers, pieces, self._models.units), np.float32)
-        h, c = state, state
-        total = weight = 0.0
-        for start in range(0, length, steps):
-            some = (slice(None), slice(start, start + steps))
-            loss, h, c = (self._learn if learn else self._judge)(
-                streams.features[some],
-                streams.direction[some],
-                streams.return_bps[some],
-                streams.weight[some],
-                h,
-                c,
-            )
-            counted = float(streams.weight[some].sum())
-            total += float(loss) * counted
-            weight += counted
-        return total / max(weight, 1.0)
-
-    def _loss(self, answers: Any, direction: Any, return_bps: Any, weight: Any) -> Any:
-        import tensorflow as tf
-
-        probabilities, expected = answers
-        given = tf.gather(probabilities, direction, batch_dims=2)
-        surprise = -tf.math.log(tf.maximum(given, 1e-7))
-        off = tf.abs(expected - return_bps) / self._return_spread_bps
-        near = tf.minimum(off, _HUBER_SIGMAS)
-        huber = near * (off - 0.5 * near)
-        return tf.reduce_sum(weight * (surprise + self._return_weight * huber)) / tf.maximum(
-            tf.reduce_sum(weight), 1.0
-        )
-
-    def _compile(self) -> tuple[Any, ...]:
-        import tensorflow as tf
-
-        model = self._models.sequence
-
-        def forward(x: Any, direction: Any, return_bps: Any, weight: Any, h: Any, c: Any) -> tuple[Any, Any, Any]:
-            probabilities, expected, h, c = model([x, h, c])
-            return self._loss((probabilities, expected), direction, return_bps, weight), h, c
-
-        def learn(x: Any, direction: Any, return_bps: Any, weight: Any, h: Any, c: Any) -> tuple[Any, Any, Any]:
-            with tf.GradientTape() as tape:
-                loss, h, c = forward(x, direction, return_bps, weight, h, c)
-            gradients = tape.gradient(loss, model.trainable_variables)
-            self._optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
-            return loss, h, c
-
-        return tuple(tf.function(step, autograph=False, reduce_retracing=True) for step in (learn, forward))
 
 
 def walk(models: Models, rows: Floats) -> Floats:
@@ -206,11 +155,23 @@ def export_step(models: Models) -> bytes:
     shapes = ((None, width), state, state)
     signature = [tf.TensorSpec(shape, tf.float32, name=name) for name, shape in zip(INPUTS, shapes, strict=True)]
     exported, _ = tf2onnx.convert.from_keras(models.step, signature, opset=OPSET)
-    _check_export(exported)
+    check_export(exported)
     return bytes(exported.SerializeToString())
 
 
-def _check_export(exported: Any) -> None:
+def check_export(exported: Any) -> None:
+    """Check that an ``onnx.ModelProto`` is a step as it must be: by its exporter, its opset, its names, and flat.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    producer = f"{exported.producer_name} {exported.producer_version}"
+    if not f"{producer} ".startswith(f"{PRODUCER} "):
+        raise ModelError(f"exported by {producer}; right would be {PRODUCER}: uv sync --extra train")
+    # The exporter names a second domain, of which it uses nothing.
+    opset = {each.domain: each.version for each in exported.opset_import}.get("")
+    if opset != OPSET:
+        raise ModelError(f"the exporter used opset {opset}; right would be {OPSET}")
     names = [[value.name for value in values] for values in (exported.graph.input, exported.graph.output)]
     if names != [list(INPUTS), list(OUTPUTS)]:
         raise ModelError(f"the exporter named inputs and outputs {names}; right would be {[INPUTS, OUTPUTS]}")

@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from agents.inference import MODEL_STATE_FLOATS, Predictor
-from models.card import CLASSES
 from models.dataset import HistoryRows, Labels, by_symbol, rounds_of
+from models.scores import classification, log_losses
 from stream.records import MAX_BLOCK_RECORDS
 
 _SETTLED: Final = 0.01  # of the answers' own spread
@@ -45,18 +45,17 @@ def score(
         expected with the realised return); ``majority_accuracy`` and ``prior_log_loss`` to compare with; ``rows``.
     """
     direction, probabilities = labels.direction[judged], answers[judged, :3].astype(np.float64)
-    chosen = probabilities.argmax(axis=1)
-    recalls = [float((chosen[direction == k] == k).mean()) for k in range(len(CLASSES)) if (direction == k).any()]
+    found = classification(probabilities, direction)
     returns = pd.DataFrame({"expected": answers[judged, 3], "realised": labels.return_bps[judged]}).rank()
     spread = returns.std().min()
     return {
         "rows": float(len(direction)),
-        "accuracy": float((chosen == direction).mean()),
-        "balanced_accuracy": float(np.mean(recalls)),
-        "log_loss": _log_loss(probabilities, direction),
+        "accuracy": found["accuracy"],
+        "balanced_accuracy": found["balanced_accuracy"],
+        "log_loss": found["log_loss"],
         "ic": float(returns["expected"].corr(returns["realised"])) if spread > 0.0 else 0.0,
         "majority_accuracy": float((direction == prior.argmax()).mean()),
-        "prior_log_loss": _log_loss(np.broadcast_to(prior, probabilities.shape), direction),
+        "prior_log_loss": float(log_losses(np.broadcast_to(prior, probabilities.shape), direction).mean()),
     }
 
 
@@ -100,8 +99,3 @@ def _probes(rows: HistoryRows) -> NDArray[np.int64]:
         for start in np.linspace(len(where) // 4, len(where) - _LONGEST_WARMUP, each).astype(np.int64)
     ]
     return np.array(starts[:_PROBES], np.int64).reshape(-1, _LONGEST_WARMUP)
-
-
-def _log_loss(probabilities: NDArray[np.float64], direction: NDArray[np.int64]) -> float:
-    given = probabilities[np.arange(len(direction)), direction]
-    return float(-np.log(np.maximum(given, 1e-7)).mean())

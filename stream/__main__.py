@@ -18,6 +18,7 @@ import typer
 
 from stream.errors import SettingsError, TickloomError
 from stream.logs import set_up_logging
+from stream.model_commands import models_cli
 from stream.settings import LoadedSettings, Settings, load_settings, masked
 
 cli = typer.Typer(
@@ -28,6 +29,8 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+cli.add_typer(models_cli)
 
 KafkaFlag = Annotated[str | None, typer.Option("--kafka", help="HOST:PORT of a Kafka cluster.")]
 RedisFlag = Annotated[str | None, typer.Option("--redis", help="redis://HOST:PORT/DB of a Redis server.")]
@@ -205,6 +208,15 @@ def export(
     _run(lambda stop: compose.run_exporter(settings, stop, sink.value))
 
 
+@cli.command(epilog="Example: tickloom outcomes --kafka localhost:9092")
+def outcomes(kafka: KafkaFlag = None, port: PortFlag = None) -> None:
+    """Tell what came of predictions, score the models, and take one out of service that is worse than before."""
+    from stream import compose
+
+    settings = _load(kafka=kafka, exporter_port=port).settings
+    _run(lambda stop: compose.run_outcomes(settings, stop))
+
+
 @cli.command(epilog="Example: tickloom gateway --kafka localhost:9092 --feed-port 8765")
 def gateway(
     kafka: KafkaFlag = None,
@@ -225,6 +237,12 @@ def train(
         Path | None, typer.Option(help="Train on these recorded ticks; else on simulated ones.")
     ] = None,
     day: Annotated[str | None, typer.Option(help="Only this day of the recording, YYYY-MM-DD.")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Train on a file that `tickloom replay --features` wrote.")
+    ] = None,
+    kafka_days: Annotated[
+        float | None, typer.Option(help="Train on the last days of the ticks that Kafka holds.")
+    ] = None,
     seconds: Annotated[
         float, typer.Option(help="Simulated time to train on, some 2,150 ticks each second.")
     ] = 2400.0,
@@ -234,15 +252,33 @@ def train(
     layers: Annotated[int, typer.Option(help="LSTM layers.")] = 1,
     units: Annotated[int, typer.Option(help="Units of a layer.")] = 32,
     epochs: Annotated[int, typer.Option(help="Epochs at the most.")] = 12,
+    dropout: Annotated[float, typer.Option(help="Share of a layer's outputs left out in training.")] = 0.0,
+    weight_decay: Annotated[float, typer.Option(help="Decoupled decay of the weights.")] = 0.0,
+    checkpoints: Annotated[
+        Path | None,
+        typer.Option(help="Keep each epoch in this directory; started again, a training goes on there."),
+    ] = None,
+    kafka: KafkaFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train an LSTM on the engine's own features, export it to ONNX, check it, and write it (the `train` extra)."""
     from stream import compose
 
-    settings = _load().settings
-    chosen = {"seed": seed, "horizon_s": horizon_s, "dead_band_bps": dead_band_bps}
+    on = compose.TrainOn(replay, features, kafka_days, day, seconds)
     compose.train_model(
-        settings, replay, day, seconds, out, as_json, **chosen, layers=layers, units=units, epochs=epochs
+        _load(kafka=kafka).settings,
+        on,
+        out,
+        checkpoints,
+        as_json,
+        seed=seed,
+        horizon_s=horizon_s,
+        dead_band_bps=dead_band_bps,
+        layers=layers,
+        units=units,
+        epochs=epochs,
+        dropout=dropout,
+        weight_decay=weight_decay,
     )
 
 

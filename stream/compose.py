@@ -8,6 +8,10 @@ compiler, nor a worker for the exporters' clients.
 import asyncio
 import gc
 import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -18,7 +22,9 @@ from stream.clock import NS_PER_S
 from stream.errors import InvariantError, SettingsError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
-from stream.topics import await_topics, broker
+from stream.topics import TICKS, await_topics, broker
+
+_SWITCH_INTERVAL_S = 0.0005
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
@@ -36,13 +42,17 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     from agents.periods import Periods
     from agents.state_view import StateView
     from agents.windows import Windows
+    from models.feature_drift import FeatureDrift
     from models.predictor import load_predictor
+    from models.registry import Registry
+    from models.service import ModelService
     from stream.app import create_app, tell_address
     from stream.symbols import read_symbols
 
     symbols = read_symbols(settings.symbols)
     periods = Periods.of(settings)
-    predictor = load_predictor(settings.model, settings.predictor, available=features.names(periods))
+    available = features.names(periods)
+    predictor = load_predictor(settings.model, settings.predictor, available=available)
     health = Health(f"worker {settings.worker_name}")
     registry = CollectorRegistry()
     metrics = LaneMetrics(registry)
@@ -63,7 +73,22 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         return Lane(partition, windows, predictor)
 
     app = create_app(settings)
-    lanes = Lanes(app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics)
+    models = ModelService(
+        broker(settings),
+        Registry(settings.registry_url, settings.data_dir / "workers" / settings.worker_name / "models"),
+        predictor,
+        settings.predictor,
+        available,
+        settings.worker_name,
+        health,
+        metrics.models,
+    )
+    lanes = Lanes(
+        app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics, models, settings.worker_name
+    )
+    models.attach(lanes)
+
+    drift = FeatureDrift(available, registry)
 
     def figures() -> dict[str, Any]:
         return {
@@ -72,7 +97,8 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
             "ticks": metrics.ticks(),
             "blocks": dict(metrics.blocks),
             "predictions": metrics.predictions,
-            "model": f"{predictor.model_id:016x}",
+            "model": ", ".join(sorted(set(models.figures()["serving"].values()))) or f"{predictor.model_id:016x}",
+            **models.figures(),
             "stages_us": metrics.stages.summary_us(),
         }
 
@@ -84,13 +110,16 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         if not await await_topics(settings, health, stop):
             return
         await asyncio.to_thread(compile_kernels, predictor)
-        await app.start()
-        del health.problems["lanes"]
-        freeze_garbage()
-        try:
-            await app.wait_for_stopped(stop)
-        finally:
-            await app.stop()
+        async with models, drift.watching(lanes):
+            await app.start()
+            del health.problems["lanes"]
+            freeze_garbage()
+            # A thread that loads a model must not keep the lanes waiting for the interpreter for 5 ms at a time.
+            sys.setswitchinterval(_SWITCH_INTERVAL_S)
+            try:
+                await app.wait_for_stopped(stop)
+            finally:
+                await app.stop()
     if lanes.failure is not None:
         raise lanes.failure
     if not stop.is_set():
@@ -165,8 +194,16 @@ def write_features(settings: Settings, paths: list[Path], day: str | None, out: 
     from stream.sources.replay import Replay
 
     replay = Replay(paths, _day(day))
-    windows = Windows(int(settings.lateness_s * NS_PER_S), ANY_FUTURE_NS, periods=Periods.of(settings))
-    origin = {"paths": [str(path) for path in paths], "day": day, "lateness_s": settings.lateness_s}
+    windows = Windows(
+        int(settings.lateness_s * NS_PER_S),
+        ANY_FUTURE_NS,
+        periods=Periods.of(settings),
+        outlier_bps=settings.outlier_bps,
+        outlier_scale=settings.outlier_scale,
+    )
+    made_with = ("lateness_s", "outlier_bps", "outlier_scale")
+    origin = {"paths": [str(path) for path in paths], "day": day}
+    origin |= {name: getattr(settings, name) for name in made_with}
     with Progress(console=Console(stderr=True)) as progress:
         task = progress.add_task("ticks", total=replay.total)
         return write_features(replay.days(), windows, out, origin, lambda done: progress.advance(task, done))
@@ -196,6 +233,35 @@ async def run_exporter(settings: Settings, stop: asyncio.Event, sink: str) -> No
     await {"redis": redis_sink.run_redis, "clickhouse": clickhouse_sink.run_clickhouse}[sink](settings, stop)
 
 
+async def run_outcomes(settings: Settings, stop: asyncio.Event) -> None:
+    """Tell what came of predictions, and go back to the model before when it must be, until ``stop`` is set.
+
+    Raises:
+        SettingsError: ``kafka`` is not set, or a period is not one.
+    """
+    from agents import features
+    from agents.periods import Periods
+    from exporters.intake import Intake
+    from exporters.metrics import IntakeMetrics
+    from exporters.outcome_board import OutcomeBoard
+    from exporters.outcome_stream import OutcomeStream
+    from models.registry import Registry
+    from models.rollback import Guard
+    from stream.clock import wall_ns
+
+    health, metrics = Health("outcomes", {"outcomes": "starting"}), CollectorRegistry()
+    models = Registry(settings.registry_url, settings.data_dir / "outcomes" / "models")
+    available = features.names(Periods.of(settings))
+    fixed = (settings.model, available, settings.partitions, settings.rollback_false_alarms)
+    guard = Guard(models, broker(settings), *fixed)
+    read = IntakeMetrics(CollectorRegistry())  # it only counts what is bad here, and the board shows that
+    board = OutcomeBoard(metrics, guard, read, wall_ns)
+    stream = OutcomeStream(settings, guard, models, board, Intake(read), health, wall_ns)
+    async with TelemetryServer(health, metrics, board.figures, settings.host, settings.exporter_port):
+        if await await_topics(settings, health, stop):
+            await stream.run(stop)
+
+
 async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
     """Serve the feed and the page until ``stop`` is set; then tell the clients and close."""
     from exporters import gateway
@@ -203,49 +269,95 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
     await gateway.run_gateway(settings, stop)
 
 
+@dataclass(frozen=True)
+class TrainOn:
+    """What a model is trained on: one of the first three, or else simulated markets."""
+
+    replay: Path | None  # recorded ticks, one day of them or all
+    features: Path | None  # a file that `tickloom replay --features` wrote
+    kafka_days: float | None  # the last days that the topic of ticks holds
+    day: str | None  # of the replay
+    seconds: float  # of simulated time
+
+    def check(self, settings: Settings) -> None:
+        """Check it.
+
+        Raises:
+            SettingsError: more than one is given, or it cannot be.
+        """
+        if sum(each is not None for each in (self.replay, self.features, self.kafka_days)) > 1:
+            raise SettingsError("--replay, --features, --kafka-days: right would be at most one of them")
+        if self.kafka_days is not None and not self.kafka_days > 0:
+            raise SettingsError(f"--kafka-days is {self.kafka_days}; right would be above 0")
+        if self.kafka_days is not None:
+            broker(settings)
+
+
 def train_model(
-    settings: Settings,
-    replay: Path | None,
-    day: str | None,
-    seconds: float,
-    out: Path,
-    as_json: bool,
-    **chosen: Any,
+    settings: Settings, on: TrainOn, out: Path, checkpoints: Path | None, as_json: bool, **chosen: Any
 ) -> None:
     """Train, export, check and write a model; print what came of it.
 
     Args:
-        settings: whose periods the features have.
-        replay: recorded ticks to train on; else simulated markets.
-        day: of the replay.
-        seconds: of simulated time.
+        settings: of the engine: features are made, and ticks believed, as it does.
+        on: what to train on.
         out: path of the model, ending in ``.onnx``.
+        checkpoints: where a training is kept, so that it goes on after a kill.
         as_json: print the metrics as JSON.
-        chosen: fields of `models.train.TrainSettings`; ``seed`` is the markets' as well.
+        chosen: fields of `models.train.TrainSettings`; ``seed`` is the simulated markets' as well.
 
     Raises:
-        SettingsError: TensorFlow is not installed.
+        SettingsError: TensorFlow is not installed, or what to train on is not clear.
+        SourceError: what to train on cannot be read.
         ModelError: too little data, or the export is not what was trained.
     """
+    on.check(settings)
     from rich.console import Console
 
     from agents import features
     from agents.periods import Periods
-    from models.simulated import simulated_markets
-    from models.train import TrainSettings, train
-    from stream.sources.replay import Replay
+    from models.feature_file import read_features
+    from models.train import TrainSettings, train, train_on
 
     console = Console(stderr=as_json)
-    ticks = simulated_markets(chosen["seed"], seconds) if replay is None else Replay([replay], _day(day)).days()
     periods = Periods.of(settings)
-    chosen |= {"periods": periods, "feature_names": features.names(periods)}
-    report = train(ticks, TrainSettings(**chosen), out, console)
+    engine = {name: getattr(settings, name) for name in ("lateness_s", "outlier_bps", "outlier_scale")}
+    wanted = TrainSettings(**{"feature_names": features.names(periods), **chosen}, periods=periods, **engine)
+    if on.features is not None:
+        report = train_on(read_features(on.features, periods, **engine), wanted, out, console, checkpoints)
+    else:
+        report = train(_training_ticks(settings, on, wanted.seed, console), wanted, out, console, checkpoints)
     if as_json:
         metrics = {"model": str(report.path), "id": f"{report.card.model_id:016x}", **report.card.metrics}
         print(json.dumps(metrics))
     else:
         console.print(report.table())
         console.print(f"serve it with: tickloom worker --model {report.path}")
+
+
+def _training_ticks(settings: Settings, on: TrainOn, seed: int, console: Any) -> Iterator[Any]:
+    from rich.progress import Progress
+
+    from models.kafka_history import kafka_ticks
+    from models.simulated import simulated_markets
+    from stream.sources.replay import Replay
+
+    if on.replay is not None:
+        yield from Replay([on.replay], _day(on.day)).days()
+    elif on.kafka_days is not None:
+        now_ns = time.time_ns()
+        from_ns = now_ns - int(on.kafka_days * 86_400 * NS_PER_S)
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task(f"reading {TICKS}", total=None)
+            yield from kafka_ticks(
+                broker(settings),
+                TICKS,
+                from_ns,
+                now_ns,
+                lambda done, total: progress.update(task, completed=done, total=total),
+            )
+    else:
+        yield from simulated_markets(seed, on.seconds)
 
 
 def _day(text: str | None) -> date | None:

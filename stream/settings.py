@@ -58,6 +58,9 @@ class Settings(BaseModel):
 
     # Worker.
     model: Path = Field(_CHAMPION, description="the ONNX step model to serve")
+    registry: str | None = Field(
+        None, min_length=1, description="directory or URL (s3://BUCKET/PREFIX) of models; none is DATA_DIR/registry"
+    )
     predictor: Literal["auto", "compiled", "onnxruntime"] = Field(
         "auto", description="what runs the model; auto compiles it where it can, and logs where it cannot"
     )
@@ -131,6 +134,16 @@ class Settings(BaseModel):
         None, min_length=1, description="the `iss` that a JWT must have; none is any"
     )
 
+    # What came of predictions.
+    cost_bps: float = Field(1.0, ge=0, le=1e4, description="what a position is taken to cost, in and out again")
+    outcome_patience_s: float = Field(
+        600.0, gt=0, le=1e7, description="a silent symbol's predictions are given up so long after their horizon"
+    )
+    rollback: bool = Field(True, description="take a model out of service that is worse than the one before")
+    rollback_false_alarms: float = Field(
+        0.001, gt=0, lt=1, description="probability that a model which is no worse goes, in its whole life"
+    )
+
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("log_level")
@@ -165,6 +178,11 @@ class Settings(BaseModel):
         if value is not None and not value.get_secret_value().strip(" ,\t\r\n"):
             raise ValueError("one that is not blank, or none at all")
         return value
+
+    @property
+    def registry_url(self) -> str:
+        """Where the registry of models is."""
+        return str(self.data_dir / "registry") if self.registry is None else self.registry
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -244,3 +244,54 @@ def _make_ticks(count: int, symbols: int = 3, seed: int = 0, edge: float = 0.3, 
 def make_ticks() -> Callable[..., Any]:
     """A function that makes ticks with a modest, known regularity."""
     return _make_ticks
+
+
+@pytest.fixture(scope="session")
+def make_card() -> Callable[..., Any]:
+    """A function that makes the card of a model that knows something of a made-up market, with a given name."""
+    pytest.importorskip("scipy")
+    from models.judged import Judged
+    from models.judgement import Forecaster, judge
+    from models.profit import Market
+
+    def make(name: str = "lstm", share: float = 0.3, symbols: int = 2, rows: int = 6000) -> Any:
+        generator = np.random.default_rng(0)
+        event_ns = 1_381_150_000_000_000_000 + np.sort(generator.integers(0, 10_800_000_000_000, rows))
+        direction = generator.choice(3, rows, p=[0.25, 0.5, 0.25])
+        spread_bps = np.full(rows, 1.0)
+        market = Market(
+            symbol_row=np.arange(rows) % symbols,
+            event_ns=event_ns,
+            end_ns=event_ns + 10_000_000_000,
+            return_bps=3.0 * (direction - 1.0),
+            spread_bps=spread_bps,
+            exit_spread_bps=spread_bps,
+        )
+        judged = Judged(
+            np.arange(rows),
+            np.zeros(rows, np.int64),
+            direction,
+            np.arange(rows) % 3,
+            market,
+            tuple(f"SYM{number}" for number in range(symbols)),
+            10_000_000_000,
+            "volatility_60s_bps",
+        )
+
+        def answers(seed: int, share: float) -> Any:
+            told = np.random.default_rng(seed).random(rows) < share
+            made = np.full((rows, 4), 1 / 3, np.float32)
+            made[told, :3] = 0.1 + 0.7 * np.eye(3)[direction[told]]
+            made[:, 3] = np.where(told, market.return_bps, 0.0)
+            return made
+
+        forecasters = [
+            Forecaster("majority", "always the same", True, [answers(0, 0.0)]),
+            Forecaster("logistic", "a regression", True, [answers(1, 0.25)]),
+            Forecaster(name, "a network", False, [answers(seed, share) for seed in (2, 3, 4)]),
+        ]
+        fold = {"from_ns": 0, "validation_ns": 1, "test_ns": 2, "to_ns": 3}
+        about = {"name": name, "symbols": judged.symbols, "dead_band_bps": 1.0, "folds": [fold]}
+        return judge(judged, forecasters, about, 0.1)
+
+    return make

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from agents import features
 from agents.windows import Windows
-from models.dataset import HistoryRows, Labels, by_symbol, cut_streams, history, label, rounds_of
+from models.dataset import HistoryRows, Horizon, Labels, by_symbol, cut_streams, history, label, rounds_of
+from stream.errors import ModelError
 
 LATENESS_NS = 5_000_000_000
 HORIZON_NS = 10_000_000_000
@@ -63,6 +64,15 @@ def test_other_ticks_have_another_hash(ticks: Any, rows: HistoryRows) -> None:
     assert history(other, LATENESS_NS).data_sha256 != rows.data_sha256
 
 
+def test_history_believes_what_the_engine_is_set_to_believe(ticks: Any) -> None:
+    some = ticks[:200].copy()
+    which = np.flatnonzero(some["symbol"] == some["symbol"][0])[30]
+    some["bid"][which] *= 1.02
+    some["ask"][which] *= 1.02
+    assert len(history(some, LATENESS_NS).features) == 200
+    assert len(history(some, LATENESS_NS, outlier_bps=100.0, outlier_scale=0.0).features) == 199
+
+
 def test_rejected_and_repeated_ticks_leave_no_row(ticks: Any) -> None:
     some = ticks[:100].copy()
     some["bid"][40] = -1.0
@@ -113,6 +123,42 @@ def test_a_symbol_that_fell_silent_has_no_labels_from_other_symbols_ticks() -> N
     assert label(rows, 50, 1.0, 50.0).known.tolist() == [False, True, True, False]
 
 
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), ticks_ahead=st.integers(1, 30))
+def test_a_label_by_ticks_looks_as_many_ticks_of_its_symbol_ahead(seed: int, ticks_ahead: int) -> None:
+    generator = np.random.default_rng(seed)
+    count = 60
+    event_ns = np.cumsum(generator.integers(0, 5, count)).tolist()
+    rows = made_up(event_ns, generator.integers(0, 3, count).tolist(), (1 + generator.random(count)).tolist())
+    labels = label(rows, Horizon(ticks=ticks_ahead), dead_band_bps=1.0, clip_bps=1e9)
+    for index in range(count):
+        same = np.flatnonzero(rows.symbol_row == rows.symbol_row[index])
+        later = same[same > index]
+        assert labels.known[index] == (len(later) >= ticks_ahead)
+        if labels.known[index]:
+            there = later[ticks_ahead - 1]
+            assert labels.end_ns[index] == event_ns[there]
+            change = (rows.ref_price[there] / rows.ref_price[index] - 1.0) * 1e4
+            assert labels.return_bps[index] == np.float32(change)
+
+
+def test_a_horizon_is_a_time_or_a_number_of_ticks() -> None:
+    assert str(Horizon(ns=300_000_000_000)) == "300 s"
+    assert str(Horizon(ticks=7)) == "7 ticks"
+    for ns, count in ((0, 0), (1, 1), (-1, 0), (0, -1), (5, -1)):
+        with pytest.raises(ModelError, match="right would be just one above 0"):
+            Horizon(ns, count)
+
+
+@pytest.mark.parametrize("horizon_s", [1, 10, 60, 300])
+def test_a_label_by_time_ends_at_its_horizon(rows: HistoryRows, horizon_s: int) -> None:
+    labels = label(rows, Horizon(ns=horizon_s * 1_000_000_000), 2.0, 50.0)
+    known = labels.known
+    assert known.any()
+    assert (labels.end_ns[known] - rows.event_ns[known] == horizon_s * 1_000_000_000).all()
+    assert (labels.end_ns[~known] == np.iinfo(np.int64).max).all()
+
+
 def test_a_return_on_the_edge_of_the_dead_band_is_flat() -> None:
     rows = made_up([0, 10], [0, 0], [10_000.0, 10_001.0])
     assert label(rows, 10, dead_band_bps=1.0, clip_bps=50.0).direction[0] == 1
@@ -153,7 +199,9 @@ def test_on_a_random_walk_features_know_nothing_of_the_labels_but_later_features
 
 def all_labels(rows: HistoryRows) -> Labels:
     count = len(rows.event_ns)
-    return Labels(np.ones(count, np.bool_), np.arange(count) % 3, np.arange(count, dtype=np.float32))
+    return Labels(
+        np.ones(count, np.bool_), np.arange(count) % 3, np.arange(count, dtype=np.float32), rows.event_ns + 1
+    )
 
 
 @settings(deadline=None, max_examples=30)
@@ -163,30 +211,43 @@ def test_every_row_of_the_span_is_in_one_stream_once_and_in_order(pieces: int, b
     count = 200
     rows = made_up(list(range(count)), generator.integers(0, 3, count).tolist(), [1.0] * count)
     inside = generator.random(count) < 0.7
-    streams = cut_streams(rows, all_labels(rows), inside, inside, pieces, burn_in)
+    columns = np.array([3, 0])
+    streams = cut_streams(rows, all_labels(rows), columns, inside, inside, pieces, burn_in)
     seen = []
-    for piece in range(len(streams.weight)):
-        first_column = streams.features[piece, :, 0]
-        used = np.flatnonzero(streams.features[piece].any(axis=1))
-        indices = (first_column[used] / features.COUNT).astype(int)
+    for piece, index in enumerate(streams.index):
+        size = int(np.flatnonzero(index)[-1]) + 1 if index.any() else 1
+        indices = index[:size]
         seen.extend(indices.tolist())
         assert (np.diff(indices) > 0).all()
-        assert len(set(rows.symbol_row[indices].tolist())) <= 1
+        assert len(set(rows.symbol_row[indices].tolist())) == 1
         assert not streams.weight[piece, :burn_in].any()
-        assert not streams.weight[piece, len(used) :].any()
-        counted = np.flatnonzero(streams.weight[piece])
-        assert (streams.return_bps[piece, counted] == first_column[counted] / features.COUNT).all()
-    assert sorted(seen) == [index for index in np.flatnonzero(inside).tolist() if rows.features[index].any()]
+        assert streams.weight[piece, burn_in:size].all()
+        assert not streams.weight[piece, size:].any()
+    assert sorted(seen) == np.flatnonzero(inside).tolist()
+    for start in range(0, streams.index.shape[1], 7):
+        x, direction, return_bps, weight = streams.chunk(start, start + 7)
+        index = streams.index[:, start : start + 7]
+        assert (x == rows.features[index][..., columns]).all()
+        assert (direction == index % 3).all()
+        assert (return_bps == index).all()
+        assert (weight == streams.weight[:, start : start + 7]).all()
 
 
-def test_labels_that_are_not_known_or_do_not_count_have_no_weight() -> None:
+def test_labels_that_do_not_count_have_no_weight_and_their_rows_still_build_state_up() -> None:
     rows = made_up(list(range(10)), [0] * 10, [1.0] * 10)
-    labels = all_labels(rows)
-    labels.known[4] = False
     counts = np.ones(10, np.bool_)
-    counts[7] = False
-    streams = cut_streams(rows, labels, np.ones(10, np.bool_), counts, pieces=1, burn_in=2)
+    counts[[4, 7]] = False
+    streams = cut_streams(rows, all_labels(rows), np.arange(2), np.ones(10, np.bool_), counts, pieces=1, burn_in=2)
+    assert streams.index.tolist() == [list(range(10))]
     assert streams.weight.tolist() == [[0, 0, 1, 1, 0, 1, 1, 0, 1, 1]]
+
+
+def test_state_is_carried_through_a_silence_as_lanes_carry_it() -> None:
+    night_ns = 40_000_000_000_000
+    rows = made_up([0, 1, 2, night_ns, night_ns + 1], [0] * 5, [1.0] * 5)
+    all_of_them = np.ones(5, np.bool_)
+    streams = cut_streams(rows, all_labels(rows), np.arange(1), all_of_them, all_of_them, pieces=1, burn_in=0)
+    assert streams.index.tolist() == [[0, 1, 2, 3, 4]]
 
 
 def test_rounds_count_the_earlier_rows_of_the_same_symbol() -> None:

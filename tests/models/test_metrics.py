@@ -13,7 +13,10 @@ PRIOR = np.array([0.2, 0.5, 0.3])
 
 
 def labels_of(direction: list[int], returns: list[float]) -> Labels:
-    return Labels(np.ones(len(direction), np.bool_), np.array(direction), np.array(returns, np.float32))
+    count = len(direction)
+    return Labels(
+        np.ones(count, np.bool_), np.array(direction), np.array(returns, np.float32), np.ones(count, np.int64)
+    )
 
 
 def test_a_model_that_knows_everything_has_the_best_metrics() -> None:

@@ -2,7 +2,7 @@ import subprocess
 import sys
 
 SERVING = "import agents.lanes, exporters, models.predictor, models.artifact, stream.__main__, stream.compose"
-TRAINING_ONLY = ("tensorflow", "keras", "tf2onnx", "onnx", "h5py")
+TRAINING_ONLY = ("tensorflow", "keras", "tf2onnx", "onnx", "h5py", "sklearn")  # numba takes scipy where it is
 
 
 def test_serving_imports_nothing_of_the_training_set() -> None:

@@ -1,4 +1,6 @@
 import dataclasses
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,17 +12,32 @@ from rich.console import Console
 
 from agents import features
 from models.artifact import OPERATORS, load
+from models.checkpoints import read_checkpoint
 from models.compiled_predictor import CompiledPredictor
-from models.dataset import history, label
+from models.dataset import by_symbol, history, label
+from models.lstm import walk
+from models.metrics import score
 from models.onnx_wire import read_graph
 from models.predictor import load_predictor
-from models.train import Report, TrainSettings, split_spans, train
+from models.splits import by_shares
+from models.train import Report, TrainSettings, fit, train
 from stream.errors import ModelError, SettingsError
 
 SETTINGS = TrainSettings(
-    horizon_s=5.0, dead_band_bps=1.0, units=8, epochs=2, streams=8, steps=32, burn_in=16, learning_rate=1e-2
+    horizon_s=5.0, dead_band_bps=1.0, units=8, epochs=3, streams=8, steps=32, burn_in=16, learning_rate=1e-2
 )
 NAMES = ("book_imbalance", "return_1_bps", "volatility_64_bps", "spread_bps")
+# Whatever draws random numbers or keeps a state of its own.
+WITH_EVERYTHING = dataclasses.replace(
+    SETTINGS,
+    layers=2,
+    feature_names=NAMES,
+    dropout=0.1,
+    input_dropout=0.05,
+    weight_decay=1e-3,
+    class_balance=0.5,
+    embargo_s=10.0,
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +49,7 @@ def ticks(make_ticks: Callable[..., Any]) -> Any:
 def report(ticks: Any, tmp_path_factory: pytest.TempPathFactory) -> Report:
     pytest.importorskip("tensorflow")
     out = tmp_path_factory.mktemp("trained") / "model.onnx"
-    settings = dataclasses.replace(SETTINGS, layers=2, feature_names=NAMES)
-    return train(iter(np.array_split(ticks, 5)), settings, out)
+    return train(iter(np.array_split(ticks, 5)), WITH_EVERYTHING, out)
 
 
 @pytest.mark.train
@@ -71,7 +87,7 @@ def test_training_finds_what_there_is_to_find(report: Report) -> None:
     assert metrics["log_loss"] < metrics["prior_log_loss"]
     assert metrics["balanced_accuracy"] > 0.36
     assert metrics["ic"] > 0.1
-    assert len(report.epochs) == 2
+    assert len(report.epochs) == 3
     console = Console(record=True, width=120)
     console.print(report.table())
     text = console.export_text()
@@ -79,13 +95,87 @@ def test_training_finds_what_there_is_to_find(report: Report) -> None:
     assert f"{metrics['majority_accuracy']:.4f}" in text
 
 
+# A training in a process of its own, that says when it is in the middle.
+_CHILD = """
+import sys
+from pathlib import Path
+import numpy as np
+from models.train import TrainSettings, fit, train
+import models.train as module
+
+def slow(*args, **chosen):
+    return fit(*args, **chosen, told=lambda epoch, *_: print(epoch, flush=True))
+
+module.fit = slow
+folder = Path(sys.argv[1])
+train(np.load(folder / "ticks.npy"), eval(sys.argv[2]), folder / "model.onnx", checkpoints=folder / "kept")
+"""
+
+
 @pytest.mark.train
-def test_the_same_ticks_settings_and_seed_give_the_same_weights(report: Report, ticks: Any, tmp_path: Path) -> None:
-    settings = dataclasses.replace(SETTINGS, layers=2, feature_names=NAMES)
-    again = train(ticks, settings, tmp_path / "model.onnx")
+def test_a_killed_training_goes_on_and_gives_the_same_weights_as_an_undisturbed_one(
+    report: Report, ticks: Any, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "ticks.npy", ticks)
+    settings = repr(WITH_EVERYTHING).replace("Periods(", "module.Periods(")
+    child = subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(tmp_path), settings], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    )
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"1\n"
+    child.kill()
+    child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    kept = list((tmp_path / "kept").glob("*.npz"))
+    assert len(kept) == 1
+    before = read_checkpoint(kept[0])
+    assert before is not None
+    assert before.losses == report.epochs[: len(before.losses)]
+    assert 1 <= len(before.losses) < 3
+    again = train(ticks, WITH_EVERYTHING, tmp_path / "model.onnx", checkpoints=tmp_path / "kept")
+    assert again.epochs == report.epochs
     assert again.card.model_id == report.card.model_id
     assert again.card.metrics == report.card.metrics
     assert again.card.golden.answers.tobytes() == report.card.golden.answers.tobytes()
+
+
+SMALL = dataclasses.replace(SETTINGS, epochs=1, feature_names=NAMES)
+
+
+@pytest.mark.train
+def test_nothing_that_is_judged_by_is_learnt_from(ticks: Any) -> None:
+    pytest.importorskip("tensorflow")
+    rows = history(ticks, 5_000_000_000)
+    labels = label(rows, SMALL.horizon, SMALL.dead_band_bps, SMALL.clip_bps)
+    split = by_shares(rows, labels, SMALL.validation_share, SMALL.held_out_share)
+    later = rows.event_ns >= split.test_ns
+    forged = dataclasses.replace(rows, features=np.where(later[:, None], np.float32(1e4), rows.features))
+    lies = dataclasses.replace(labels, direction=np.where(later, 0, labels.direction))
+    honest, other = (
+        fit(some, what, split, SMALL).models.sequence.get_weights()
+        for some, what in ((rows, labels), (forged, lies))
+    )
+    assert [weights.tobytes() for weights in honest] == [weights.tobytes() for weights in other]
+
+
+@pytest.mark.train
+def test_labels_that_are_shuffled_are_learnt_no_better_than_their_frequencies(ticks: Any, report: Report) -> None:
+    rows = history(ticks, 5_000_000_000)
+    labels = label(rows, SMALL.horizon, SMALL.dead_band_bps, SMALL.clip_bps)
+    order = np.flatnonzero(labels.known)
+    mixed = np.arange(len(labels.known))
+    mixed[order] = np.random.default_rng(1).permutation(order)
+    shuffled = dataclasses.replace(labels, direction=labels.direction[mixed], return_bps=labels.return_bps[mixed])
+    split = by_shares(rows, labels, SMALL.validation_share, SMALL.held_out_share)
+    models = fit(rows, shuffled, split, dataclasses.replace(SMALL, epochs=3)).models
+    columns = features.indices(NAMES)
+    answers = np.zeros((len(rows.event_ns), 4), np.float32)
+    for where in by_symbol(rows.symbol_row):
+        answers[where] = walk(models, rows.features[where][:, columns])
+    prior = np.bincount(shuffled.direction[split.train], minlength=3) / split.train.sum()
+    metrics = score(answers, shuffled, split.test, prior)
+    assert metrics["log_loss"] > metrics["prior_log_loss"] - 0.002
+    assert abs(metrics["ic"]) < 5 / metrics["rows"] ** 0.5 < report.card.metrics["ic"]
 
 
 @pytest.mark.train
@@ -106,21 +196,8 @@ def test_training_refuses_what_the_exporter_spoilt(
 
     monkeypatch.setattr(module.lstm, "export_step", forgetful)
     with pytest.raises(ModelError, match="off Keras by"):
-        train(ticks[:4000], dataclasses.replace(SETTINGS, epochs=1), tmp_path / "model.onnx")
+        train(ticks[:4000], SMALL, tmp_path / "model.onnx")
     assert not (tmp_path / "model.onnx").exists()
-
-
-def test_no_label_looks_across_the_end_of_its_span(ticks: Any) -> None:
-    rows = history(ticks, 5_000_000_000)
-    labels = label(rows, 5_000_000_000, 1.0, 50.0)
-    spans = split_spans(rows, labels, SETTINGS)
-    last = {name: rows.event_ns[getattr(spans, name)].max() for name in ("train_counts", "validation_counts")}
-    held_out_from = rows.event_ns[spans.held_out_counts].min()
-    assert last["train_counts"] + 5_000_000_000 < spans.to_ns <= rows.event_ns[spans.validation].min()
-    assert last["validation_counts"] + 5_000_000_000 < held_out_from
-    together = spans.train_counts.astype(int) + spans.validation_counts + spans.held_out_counts
-    assert together.max() == 1
-    assert (labels.known | (together == 0)).all()
 
 
 @pytest.mark.train
@@ -128,7 +205,7 @@ def test_no_label_looks_across_the_end_of_its_span(ticks: Any) -> None:
     ("count", "change", "message"),
     [
         (500, {}, "500 accepted ticks to train on"),
-        (3000, {"horizon_s": 400.0}, "no label in the span validation"),
+        (3000, {"horizon_s": 400.0}, "no label counts in the span validation"),
         (3000, {"units": 129}, "1 x 129 units"),
         (3000, {"held_out_share": 0.0}, "right would be both above 0"),
         (3000, {"validation_share": 0.5, "held_out_share": 0.5}, "right would be both above 0"),

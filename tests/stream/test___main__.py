@@ -102,6 +102,9 @@ def test_settings_are_shown_with_their_origin_and_without_secrets() -> None:
         (["ingest", "binance", "--kafka", "127.0.0.1:9"], {}, 2, "--symbols"),
         (["replay", "/nowhere", "--kafka", "127.0.0.1:9"], {}, 3, "/nowhere"),
         (["worker", "--kafka", "127.0.0.1:9", "--model", "/nowhere.onnx"], {}, 4, "/nowhere.onnx"),
+        (["train", "--out", "m.onnx", "--features", "f", "--kafka-days", "1"], {}, 2, "right would be at most one"),
+        (["train", "--out", "m.onnx", "--kafka-days", "-1"], {}, 2, "right would be above 0"),
+        (["train", "--out", "m.onnx", "--kafka-days", "1"], {}, 2, "TICKLOOM_KAFKA"),
         (["--config", "/nowhere.toml", "settings"], {}, 2, "/nowhere.toml"),
     ],
 )

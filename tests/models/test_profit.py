@@ -1,0 +1,83 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from models.profit import Market, earnings, trade
+
+S = 1_000_000_000
+
+
+def market(
+    event_s: Any, return_bps: Any, spread_bps: Any, symbol_row: Any = None, horizon_s: float = 10.0
+) -> Market:
+    event_ns = (np.asarray(event_s, float) * S).astype(np.int64)
+    spread = np.broadcast_to(np.asarray(spread_bps, float), event_ns.shape)
+    return Market(
+        symbol_row=np.zeros(len(event_ns), np.int64) if symbol_row is None else np.asarray(symbol_row),
+        event_ns=event_ns,
+        end_ns=event_ns + int(horizon_s * S),
+        return_bps=np.asarray(return_bps, float),
+        spread_bps=spread,
+        exit_spread_bps=spread + 1.0,
+    )
+
+
+def test_a_trade_is_paid_for_with_half_of_each_spread_and_both_fees() -> None:
+    found = trade(np.array([9.0]), market([0], [5.0], 2.0), fee_bps=0.5)
+    assert found.gross_bps.tolist() == [5.0]
+    assert found.net_bps.tolist() == [5.0 - 1.0 - 1.5 - 1.0]
+
+
+def test_somebody_who_expects_a_fall_sells() -> None:
+    assert trade(np.array([-9.0]), market([0], [5.0], 2.0), 0.0).gross_bps.tolist() == [-5.0]
+
+
+def test_what_does_not_pay_for_its_costs_is_left_alone() -> None:
+    expected = np.array([2.9, 3.1, -2.9, -3.1])
+    found = trade(expected, market([0, 20, 40, 60], [1.0] * 4, 2.0), fee_bps=0.5)
+    assert found.row.tolist() == [1, 3]
+
+
+def test_a_row_without_a_spread_is_not_traded() -> None:
+    assert trade(np.array([9.0, 9.0]), market([0, 20], [1.0, 1.0], [0.0, 2.0]), 0.0).row.tolist() == [1]
+
+
+def test_a_symbol_has_one_position_at_a_time_and_symbols_do_not_wait_for_each_other() -> None:
+    times = market([0, 1, 5, 9.9, 10, 12, 25], [1.0] * 7, 1.0, symbol_row=[0, 1, 0, 0, 0, 1, 0])
+    assert trade(np.full(7, 9.0), times, 0.0).row.tolist() == [0, 1, 4, 5, 6]
+
+
+def test_what_was_earned_is_summed_over_the_rows_asked_for() -> None:
+    times = market([0, 20, 40, 60], [4.0, -1.0, 2.0, 8.0], 1.0)
+    found = trade(np.full(4, 9.0), times, 0.0)
+    some = earnings(found, times, np.array([True, True, True, False]), 10 * S)
+    assert some["trades"] == 3.0
+    assert some["gross_bps"] == 5.0
+    assert some["net_bps"] == pytest.approx(5.0 - 3 * 1.5)
+    assert some["net_bps_per_trade"] == pytest.approx(some["net_bps"] / 3)
+    assert some["turnover_per_hour"] == pytest.approx(6 / (3 / 3600))
+
+
+def test_nobody_who_never_trades_earns_anything() -> None:
+    times = market([0, 20], [4.0, -1.0], 1.0)
+    found = earnings(trade(np.zeros(2), times, 0.0), times, np.ones(2, bool), 10 * S)
+    assert set(found.values()) == {0.0}
+
+
+@given(st.integers(0, 1_000_000), st.integers(1, 200), st.integers(1, 3))
+def test_no_two_trades_of_a_symbol_overlap_and_no_chance_is_missed(seed: int, rows: int, symbols: int) -> None:
+    generator = np.random.default_rng(seed)
+    event_s = np.cumsum(generator.choice([0.0, 0.5, 3.0, 30.0], rows))
+    times = market(event_s, generator.normal(size=rows), 1.0, generator.integers(0, symbols, rows))
+    expected = generator.normal(0.0, 1.5, rows)
+    taken = set(trade(expected, times, 0.0).row.tolist())
+    free_ns = dict.fromkeys(range(symbols), -1)
+    for row in range(rows):
+        symbol = int(times.symbol_row[row])
+        chance = abs(expected[row]) > 1.0 and times.event_ns[row] >= free_ns[symbol]
+        assert (row in taken) == chance
+        if chance:
+            free_ns[symbol] = int(times.end_ns[row])
