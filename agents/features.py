@@ -31,11 +31,14 @@ symbol as if it were new, book and averages included; only its numbers (seq) go 
 A price itself is no feature, for no model should learn one by heart: it is in the prediction as ``ref_price``.
 """
 
+import fnmatch
 from dataclasses import dataclass
 from typing import Final
 
 from agents.periods import DEFAULT, Periods
 from stream.errors import SettingsError
+
+_LATER_OF_PRICES: Final = 3  # of those that were added later, the first ones are of prices, the rest of markets
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,43 @@ def indices(wanted: list[str] | tuple[str, ...], available: tuple[str, ...] | No
     if unknown:
         raise SettingsError(f"unknown features {', '.join(unknown)}; there are: {', '.join(available)}")
     return [available.index(name) for name in wanted]
+
+
+def groups(periods: Periods) -> dict[str, tuple[str, ...]]:
+    """Return the names of the features by what they are made of; each feature is in one group."""
+    later = _added_later(periods)
+    parts = {
+        "ticks": (*_of_prices(periods), *later[:_LATER_OF_PRICES]),
+        "book": (*_of_markets(periods), *later[_LATER_OF_PRICES:]),
+        "windows": tuple(feature for length_s in periods.windows_s for feature in _of_window(f"{length_s:g}s")),
+        "bars": tuple(
+            feature for length_s in periods.bars_s for feature in _of_bars(f"bar_{length_s:g}s", periods)
+        ),
+    }
+    return {group: tuple(feature.name for feature in part) for group, part in parts.items()}
+
+
+def choose(patterns: str, available: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the names that patterns choose, in the order of a row.
+
+    Args:
+        patterns: names with commas between, in which ``*`` stands for anything; one with ``-`` before it leaves out
+            what it matches. Where the first one leaves out, it does so from all.
+        available: the names in a row.
+
+    Raises:
+        SettingsError: a pattern matches nothing, or nothing is left.
+    """
+    parts = [part.strip() for part in patterns.split(",")]
+    chosen = set(available) if parts[0].startswith("-") else set()
+    for part in parts:
+        matched = set(fnmatch.filter(available, part.removeprefix("-")))
+        if not matched:
+            raise SettingsError(f"no feature is called {part!r}; there are: {', '.join(available)}")
+        chosen = chosen - matched if part.startswith("-") else chosen | matched
+    if not chosen:
+        raise SettingsError(f"{patterns!r} leaves no feature; right would be one or more")
+    return tuple(name for name in available if name in chosen)
 
 
 def _of_prices(p: Periods) -> tuple[Feature, ...]:

@@ -23,8 +23,8 @@ from stream.clock import NS_PER_S
 
 MOST_FITTED_ROWS: Final = 300_000  # evenly spaced; their labels overlap, so that more of them tell next to nothing
 _FEWEST_FITTED_ROWS: Final = 2_000
-_SIGMAS: Final = 8.0  # of a feature: beyond, a linear model follows one wild value
-_STRENGTHS: Final = (1e-5, 1e-3, 1e-1)  # of the inverse penalty, weakest model first
+_SIGMAS: Final = 3.0  # of a feature: beyond, a linear model follows one wild value, or a day unlike those before
+_STRENGTHS: Final = (0.3, 3.0, 30.0, 300.0)  # rows over the penalty: the larger, the freer the weights
 _STEPS: Final = 300  # of the solver, at the most
 _TREES: Final = 200  # at the most: the validation span says when it is enough
 _PATIENCE: Final = 10
@@ -175,8 +175,8 @@ def regressions(train: Sample, validation: Sample) -> Answer:
     x, seen = scaled(train.features), scaled(validation.features)
     tried: list[tuple[float, Any, Any]] = []
     for strength in _STRENGTHS:
-        chances = LogisticRegression(C=strength, max_iter=_STEPS).fit(x, train.direction)
-        returns = Ridge(alpha=1.0 / strength).fit(x, train.return_bps)
+        chances = LogisticRegression(C=strength / len(x), max_iter=_STEPS).fit(x, train.direction)
+        returns = Ridge(alpha=len(x) / strength).fit(x, train.return_bps)
         loss = float(
             log_losses(_answers(chances, returns, seen)[:, :3].astype(np.float64), validation.direction).mean()
         )

@@ -80,7 +80,8 @@ def build(
         units: of a layer.
         seed: of the weights and of dropout.
         dropout: share of what a layer hands on (to the next one, or to the heads) that is left out in training.
-        input_dropout: share of the scaled features that is.
+        input_dropout: share of the scaled features that is, each for a whole chunk: a step that misses a feature
+            guesses it from the step before, and learns nothing from missing it.
 
     Nothing is left out of the recurrence: recurrent dropout would need a loop in the exported graph, and blurs the
     very memory that is to be learnt. The step model has no dropout at all.
@@ -96,7 +97,10 @@ def build(
     stack = [keras.layers.RNN(cell, return_sequences=True, return_state=True) for cell in cells]
     direction = keras.layers.Dense(3, activation="softmax", name="direction")
     expected = keras.layers.Dense(1, name="expected")
-    drops = [keras.layers.Dropout(input_dropout if k == 0 else dropout, seed=seed + k) for k in range(layers + 1)]
+    drops = [
+        keras.layers.SpatialDropout1D(input_dropout, seed=seed),
+        *(keras.layers.Dropout(dropout, seed=seed + k) for k in range(1, layers + 1)),
+    ]
 
     def connect(x: Any, advance: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]], drop: bool) -> Any:
         h = keras.Input(batch_shape=(layers, None, units), name="h")

@@ -53,8 +53,8 @@ class TrainSettings:
     clip_bps: float = 50.0
     layers: int = 1
     units: int = 32
-    dropout: float = 0.0  # between layers and before the heads; see `models.lstm.build`
-    input_dropout: float = 0.0
+    dropout: float = 0.2  # between layers and before the heads; see `models.lstm.build`
+    input_dropout: float = 0.2
     weight_decay: float = 0.0
     class_balance: float = 0.0  # classes weigh frequency to the power of -this: 0 as they come, 1 all the same
     validation_share: float = 0.15  # of the rows, after the training span

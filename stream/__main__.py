@@ -246,14 +246,15 @@ def train(
     seconds: Annotated[
         float, typer.Option(help="Simulated time to train on, some 2,150 ticks each second.")
     ] = 2400.0,
-    seed: Annotated[int, typer.Option(min=1, help="Seed of the simulated markets and of the training.")] = 7,
-    horizon_s: Annotated[float, typer.Option(help="How far ahead to predict.")] = 10.0,
-    dead_band_bps: Annotated[float, typer.Option(help="A move smaller than this is flat.")] = 1.0,
-    layers: Annotated[int, typer.Option(help="LSTM layers.")] = 1,
-    units: Annotated[int, typer.Option(help="Units of a layer.")] = 32,
-    epochs: Annotated[int, typer.Option(help="Epochs at the most.")] = 12,
-    dropout: Annotated[float, typer.Option(help="Share of a layer's outputs left out in training.")] = 0.0,
-    weight_decay: Annotated[float, typer.Option(help="Decoupled decay of the weights.")] = 0.0,
+    settings_file: Annotated[Path | None, typer.Option("--settings", help="Training settings; flags win.")] = None,
+    seed: Annotated[int | None, typer.Option(min=1, help="Seed of markets and training. [default: 7]")] = None,
+    horizon_s: Annotated[float | None, typer.Option(help="How far ahead to predict. [default: 10]")] = None,
+    dead_band_bps: Annotated[float | None, typer.Option(help="A smaller move is flat. [default: 1]")] = None,
+    layers: Annotated[int | None, typer.Option(help="LSTM layers. [default: 1]")] = None,
+    units: Annotated[int | None, typer.Option(help="Units of a layer. [default: 32]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs at the most. [default: 12]")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share of outputs left out. [default: 0]")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Decoupled decay. [default: 0]")] = None,
     checkpoints: Annotated[
         Path | None,
         typer.Option(help="Keep each epoch in this directory; started again, a training goes on there."),
@@ -268,6 +269,7 @@ def train(
     compose.train_model(
         _load(kafka=kafka).settings,
         on,
+        settings_file,
         out,
         checkpoints,
         as_json,

@@ -294,17 +294,25 @@ class TrainOn:
 
 
 def train_model(
-    settings: Settings, on: TrainOn, out: Path, checkpoints: Path | None, as_json: bool, **chosen: Any
+    settings: Settings,
+    on: TrainOn,
+    file: Path | None,
+    out: Path,
+    checkpoints: Path | None,
+    as_json: bool,
+    **chosen: Any,
 ) -> None:
     """Train, export, check and write a model; print what came of it.
 
     Args:
         settings: of the engine: features are made, and ticks believed, as it does.
         on: what to train on.
+        file: of settings of the training, as a search writes.
         out: path of the model, ending in ``.onnx``.
         checkpoints: where a training is kept, so that it goes on after a kill.
         as_json: print the metrics as JSON.
-        chosen: fields of `models.train.TrainSettings`; ``seed`` is the simulated markets' as well.
+        chosen: fields of `models.train.TrainSettings`, over those of the file; None is not chosen. ``seed`` is the
+            simulated markets' as well.
 
     Raises:
         SettingsError: TensorFlow is not installed, or what to train on is not clear.
@@ -314,17 +322,16 @@ def train_model(
     on.check(settings)
     from rich.console import Console
 
-    from agents import features
-    from agents.periods import Periods
     from models.feature_file import read_features
-    from models.train import TrainSettings, train, train_on
+    from models.train import train, train_on
+    from stream.training import training_settings
 
     console = Console(stderr=as_json)
-    periods = Periods.of(settings)
-    engine = {name: getattr(settings, name) for name in ("lateness_s", "outlier_bps", "outlier_scale")}
-    wanted = TrainSettings(**{"feature_names": features.names(periods), **chosen}, periods=periods, **engine)
+    wanted = training_settings(settings, file, **chosen)
     if on.features is not None:
-        report = train_on(read_features(on.features, periods, **engine), wanted, out, console, checkpoints)
+        made_with = {name: getattr(wanted, name) for name in ("lateness_s", "outlier_bps", "outlier_scale")}
+        rows = read_features(on.features, wanted.periods, **made_with)
+        report = train_on(rows, wanted, out, console, checkpoints)
     else:
         report = train(_training_ticks(settings, on, wanted.seed, console), wanted, out, console, checkpoints)
     if as_json:

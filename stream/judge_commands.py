@@ -45,6 +45,9 @@ def evaluate(
     layers: Annotated[int | None, typer.Option(help="LSTM layers; 1.")] = None,
     units: Annotated[int | None, typer.Option(help="Units of a layer; 32.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs at the most; 12.")] = None,
+    take: Annotated[
+        str | None, typer.Option(help="Features that the model takes, such as '-bar_*,-*_300s_*': all but these.")
+    ] = None,
     model: Annotated[
         list[Path] | None, typer.Option(help="Train nothing: judge this model file; may be given several times.")
     ] = None,
@@ -65,8 +68,8 @@ def evaluate(
 
     # What a training says of itself is in the lines of progress.
     logging.getLogger("models").setLevel(logging.WARNING)
-    chosen = {"horizon_s": horizon_s, "dead_band_bps": dead_band_bps}
-    chosen |= {"layers": layers, "units": units, "epochs": epochs, "seed": seed}
+    chosen: dict[str, Any] = {"horizon_s": horizon_s, "dead_band_bps": dead_band_bps}
+    chosen |= {"layers": layers, "units": units, "epochs": epochs, "seed": seed, "feature_names": take}
     settings = _train_settings(_settings(context), chosen, model or [])
     ticks = Replay(files, symbols=symbols.split(",") if symbols else None).days()
     plan = Plan(settings, folds.value, seeds, tuple(model or ()), fee_bps)
@@ -109,9 +112,11 @@ def _train_settings(settings: Settings, chosen: dict[str, Any], models: list[Pat
             )
         task = task_of(models, periods)
         given = {"horizon_s": task.horizon_ns / NS_PER_S, "dead_band_bps": task.dead_band_bps}
+    available = features.names(periods)
+    take = given.pop("feature_names", None)
     return TrainSettings(
         periods=periods,
-        feature_names=features.names(periods),
+        feature_names=available if take is None else features.choose(take, available),
         lateness_s=settings.lateness_s,
         outlier_bps=settings.outlier_bps,
         outlier_scale=settings.outlier_scale,

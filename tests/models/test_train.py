@@ -15,7 +15,7 @@ from models.artifact import OPERATORS, load
 from models.checkpoints import read_checkpoint
 from models.compiled_predictor import CompiledPredictor
 from models.dataset import by_symbol, history, label
-from models.lstm import walk
+from models.lstm import Scaler, build, start_tensorflow, walk
 from models.metrics import score
 from models.onnx_wire import read_graph
 from models.predictor import load_predictor
@@ -74,6 +74,18 @@ def test_the_exported_graph_is_flat_and_agrees_with_keras_for_10_000_steps(repor
     assert {"Sub", "MatMul", "Sigmoid", "Tanh", "Softmax"} <= set(graph.operators)
     assert not graph.subgraphs
     assert 0.0 < report.parity < 1e-5
+
+
+@pytest.mark.train
+def test_a_feature_that_is_left_out_is_left_out_for_a_whole_chunk() -> None:
+    start_tensorflow()
+    width, steps = 40, 30
+    models = build(Scaler(np.zeros(width, np.float32), np.ones(width, np.float32)), 1, 4, seed=7, input_dropout=0.5)
+    lost = next(layer for layer in models.sequence.layers if layer.name.startswith("spatial_dropout"))
+    handed_on = np.array(lost(np.ones((3, steps, width), np.float32), training=True))
+    assert (handed_on == handed_on[:, :1]).all()
+    assert 0.2 < (handed_on == 0.0).mean() < 0.8
+    assert (handed_on[0] != handed_on[1]).any()  # another choice for each piece
 
 
 @pytest.mark.train
