@@ -298,7 +298,6 @@ async def test_nothing_is_lost_however_fast_memory_forgets_meanwhile(
             publish(blocks)
 
     client = PlainClient(go_on)
-    fanout.join(client)  # type: ignore[arg-type]
     fanout.begin("e", {0: 0})
     fanout.show_all()
     publish(30)
@@ -306,6 +305,7 @@ async def test_nothing_is_lost_however_fast_memory_forgets_meanwhile(
     request = Subscribe(1, ("AIG",), Mode.FULL, **past)
     client.followings["prediction"].subscriptions.subscribe(request)
     catch_up = CatchUp(client, fanout, request, PlainArchive(archive_rows, go_on), metrics)  # type: ignore[arg-type]
+    fanout.join(client)  # type: ignore[arg-type]
     fanout.greet(client, request)  # type: ignore[arg-type]
     await catch_up.run()
     publish(3)
