@@ -238,6 +238,7 @@ class Heartbeat(TypedDict):
     epoch: Epoch
     seqs: Annotated[dict[str, int], Field(description="of the channel prediction, up to 1,000 symbols")]
     channels: Annotated[dict[str, dict[str, int]], Field(description="the same of the other channels")]
+    received: Annotated[int, Field(description="predictions that the gateway has read")]
     problems: dict[str, str]
 
 

@@ -240,7 +240,10 @@ class Gateway:
         while True:
             await asyncio.sleep(HEARTBEAT_EVERY_S)
             self._hub.flush()  # so that the seqs of the heartbeat are those that a client of `latest` has
-            self._hub.beat({**self.figures(), "problems": self._health.problems})
+            figures = self.figures()
+            # Elsewhere in the feed "predictions" is a list of them.
+            figures["received"] = figures.pop("predictions")
+            self._hub.beat({**figures, "problems": self._health.problems})
 
     async def _listen(self) -> Server:
         settings = self._settings
