@@ -237,12 +237,8 @@ def train(
         Path | None, typer.Option(help="Train on these recorded ticks; else on simulated ones.")
     ] = None,
     day: Annotated[str | None, typer.Option(help="Only this day of the recording, YYYY-MM-DD.")] = None,
-    features: Annotated[
-        Path | None, typer.Option(help="Train on a file that `tickloom replay --features` wrote.")
-    ] = None,
-    kafka_days: Annotated[
-        float | None, typer.Option(help="Train on the last days of the ticks that Kafka holds.")
-    ] = None,
+    features: Annotated[Path | None, typer.Option(help="Or on what `tickloom replay --features` wrote.")] = None,
+    kafka_days: Annotated[float | None, typer.Option(help="Or on the last days that Kafka holds.")] = None,
     seconds: Annotated[
         float, typer.Option(help="Simulated time to train on, some 2,150 ticks each second.")
     ] = 2400.0,
@@ -253,12 +249,7 @@ def train(
     layers: Annotated[int | None, typer.Option(help="LSTM layers. [default: 1]")] = None,
     units: Annotated[int | None, typer.Option(help="Units of a layer. [default: 32]")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs at the most. [default: 12]")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Share of outputs left out. [default: 0]")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Decoupled decay. [default: 0]")] = None,
-    checkpoints: Annotated[
-        Path | None,
-        typer.Option(help="Keep each epoch in this directory; started again, a training goes on there."),
-    ] = None,
+    checkpoints: Annotated[Path | None, typer.Option(help="Keep epochs here, and go on after a kill.")] = None,
     kafka: KafkaFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -279,8 +270,6 @@ def train(
         layers=layers,
         units=units,
         epochs=epochs,
-        dropout=dropout,
-        weight_decay=weight_decay,
     )
 
 
