@@ -243,7 +243,10 @@ def train(
     layers: Annotated[int, typer.Option(help="LSTM layers.")] = 1,
     units: Annotated[int, typer.Option(help="Units of a layer.")] = 32,
     epochs: Annotated[int, typer.Option(help="Epochs at the most.")] = 12,
-    dropout: Annotated[float, typer.Option(help="Share of a layer's outputs left out in training.")] = 0.0,
+    dropout: Annotated[float, typer.Option(help="Share of a layer's outputs left out in training.")] = 0.2,
+    take: Annotated[
+        str | None, typer.Option(help="Features that the model takes, such as '-bar_*,-*_300s_*': all but these.")
+    ] = None,
     weight_decay: Annotated[float, typer.Option(help="Decoupled decay of the weights.")] = 0.0,
     checkpoints: Annotated[
         Path | None,
@@ -262,6 +265,7 @@ def train(
         out,
         checkpoints,
         as_json,
+        take,
         seed=seed,
         horizon_s=horizon_s,
         dead_band_bps=dead_band_bps,

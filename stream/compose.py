@@ -239,7 +239,13 @@ class TrainOn:
 
 
 def train_model(
-    settings: Settings, on: TrainOn, out: Path, checkpoints: Path | None, as_json: bool, **chosen: Any
+    settings: Settings,
+    on: TrainOn,
+    out: Path,
+    checkpoints: Path | None,
+    as_json: bool,
+    take: str | None = None,
+    **chosen: Any,
 ) -> None:
     """Train, export, check and write a model; print what came of it.
 
@@ -249,6 +255,7 @@ def train_model(
         out: path of the model, ending in ``.onnx``.
         checkpoints: where a training is kept, so that it goes on after a kill.
         as_json: print the metrics as JSON.
+        take: the features that the model takes, see `agents.features.choose`; all if not given.
         chosen: fields of `models.train.TrainSettings`; ``seed`` is the simulated markets' as well.
 
     Raises:
@@ -267,7 +274,9 @@ def train_model(
     console = Console(stderr=as_json)
     periods = Periods.of(settings)
     engine = {name: getattr(settings, name) for name in ("lateness_s", "outlier_bps", "outlier_scale")}
-    wanted = TrainSettings(**{"feature_names": features.names(periods), **chosen}, periods=periods, **engine)
+    available = features.names(periods)
+    taken = available if take is None else features.choose(take, available)
+    wanted = TrainSettings(**{"feature_names": taken, **chosen}, periods=periods, **engine)
     if on.features is not None:
         report = train_on(read_features(on.features, periods, **engine), wanted, out, console, checkpoints)
     else:
