@@ -28,7 +28,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
 FROM python:${PYTHON}
 RUN groupadd --gid 10001 tickloom \
  && useradd --uid 10001 --gid tickloom --home-dir /var/lib/tickloom --shell /usr/sbin/nologin tickloom \
- && install --directory --owner tickloom --group tickloom /var/lib/tickloom /var/cache/tickloom
+ && install --directory --owner tickloom --group tickloom /var/lib/tickloom /var/cache/tickloom /var/lib/tickloom-models
 COPY --from=build /opt/tickloom /opt/tickloom
 COPY --chmod=0755 deploy/docker/entrypoint.sh /usr/local/bin/tickloom-entrypoint
 COPY --chmod=0755 deploy/docker/health.py /usr/local/bin/tickloom-health

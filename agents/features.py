@@ -38,6 +38,8 @@ from typing import Final
 from agents.periods import DEFAULT, Periods
 from stream.errors import SettingsError
 
+_LATER_OF_PRICES: Final = 3  # of those that were added later, the first ones are of prices, the rest of markets
+
 
 @dataclass(frozen=True)
 class Feature:
@@ -75,6 +77,20 @@ def indices(wanted: list[str] | tuple[str, ...], available: tuple[str, ...] | No
     if unknown:
         raise SettingsError(f"unknown features {', '.join(unknown)}; there are: {', '.join(available)}")
     return [available.index(name) for name in wanted]
+
+
+def groups(periods: Periods) -> dict[str, tuple[str, ...]]:
+    """Return the names of the features by what they are made of; each feature is in one group."""
+    later = _added_later(periods)
+    parts = {
+        "ticks": (*_of_prices(periods), *later[:_LATER_OF_PRICES]),
+        "book": (*_of_markets(periods), *later[_LATER_OF_PRICES:]),
+        "windows": tuple(feature for length_s in periods.windows_s for feature in _of_window(f"{length_s:g}s")),
+        "bars": tuple(
+            feature for length_s in periods.bars_s for feature in _of_bars(f"bar_{length_s:g}s", periods)
+        ),
+    }
+    return {group: tuple(feature.name for feature in part) for group, part in parts.items()}
 
 
 def choose(patterns: str, available: tuple[str, ...]) -> tuple[str, ...]:

@@ -11,6 +11,14 @@ MODEL_STATE_FLOATS: Final = 128
 Floats = NDArray[np.float32]
 
 
+class Challengers(Protocol):
+    """Whoever wants to know of challengers that fail."""
+
+    def on_challenger_failed(self, model_id: int, error: Exception) -> None:
+        """Take note that a lane has dropped one."""
+        ...
+
+
 class Predictor(Protocol):
     """A recurrent model that takes one step for each feature row."""
 

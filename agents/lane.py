@@ -4,7 +4,7 @@ The lane is deterministic: with the same ticks at the same offsets it gives the 
 the ticks were cut into blocks and whichever process ran it. `agents/lanes.py` connects it to Kafka.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -12,11 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from agents.inference import Predictor
+from agents.shadow import Shadow
 from agents.state import RECENT_ROWS, decode_state, encode_state
+from agents.timeline import Blocks, Timeline
 from agents.validate import CONTROL
 from agents.windows import Step, Windows
 from stream.clock import Clock, wall_ns
 from stream.compiled import compiled
+from stream.errors import InvariantError
 from stream.records import (
     FLAG_WARMING,
     PREDICTION,
@@ -40,6 +43,7 @@ class LaneOutput:
     predictions: Records  # PREDICTION[A], one for each accepted tick, in order
     rejected: Records  # REJECTED[R]
     has_marks: bool  # whether any accepted tick was odd: `stream.records.Mark`
+    steps: tuple[Step, ...]  # what the predictions were made of, in order; the last one is of views, as `Step` says
 
 
 @dataclass(frozen=True)
@@ -58,8 +62,14 @@ class Lane:
         """Make an empty lane; `restore` gives it what an earlier owner of the partition left."""
         self.partition = partition
         self.windows = windows
-        self.predictor = predictor
+        self.timeline = Timeline(predictor, windows)
+        self.shadows: dict[int, Shadow] = {}  # by model id
         self.clock = clock
+
+    @property
+    def predictor(self) -> Predictor:
+        """The model that serves, but for symbols that a swap has reached."""
+        return self.timeline.serving
 
     def restore(self, values: Iterable[bytes], rewrite: Iterable[bytes] = ()) -> None:
         """Take over the rows of the table, and warm the model up where they were left by another one.
@@ -77,15 +87,59 @@ class Lane:
             self.windows.dirty[np.flatnonzero(np.isin(self.windows.states["symbol"], list(rewrite)))] = True
             self._warm_up()
 
-    def apply(self, blocks: Sequence[tuple[int, Records]]) -> LaneOutput:
+    def groups(self, blocks: Blocks) -> Iterator[Blocks]:
+        """Cut blocks into what `apply` does in one go: all of them, or one by one while symbols switch models."""
+        return self.timeline.groups(blocks)
+
+    def apply(self, blocks: Blocks) -> LaneOutput:
         """Apply blocks of ticks; ticks that a symbol's state has already seen are skipped.
 
         Args:
-            blocks: (offset in the partition, ``TICK[N]``) in ascending order of offset.
+            blocks: (offset in the partition, ``TICK[N]``) in ascending order of offset, at least one.
 
         Raises:
             InvariantError: a feature or a model output is not finite.
         """
+        groups = list(self.groups(blocks))
+        if len(groups) == 1:
+            return self._apply(groups[0])
+        outputs = []
+        for group in groups:
+            output = self._apply(group)
+            steps = tuple(step.only(np.arange(len(step.rows))) for step in output.steps)
+            outputs.append(LaneOutput(output.predictions, output.rejected, output.has_marks, steps))
+        return LaneOutput(
+            np.concatenate([output.predictions for output in outputs]),
+            np.concatenate([output.rejected for output in outputs]),
+            any(output.has_marks for output in outputs),
+            tuple(step for output in outputs for step in output.steps),
+        )
+
+    def shadow(self, output: LaneOutput) -> tuple[Records, dict[int, InvariantError]]:
+        """Let the challengers predict what the champion has just predicted.
+
+        Args:
+            output: of the last call of `apply`.
+
+        Returns:
+            ``PREDICTION[C * A]`` of C challengers, and why those failed that did, by model id: they are dropped.
+        """
+        predictions, failed = [output.predictions[:0]], {}
+        for model_id, shadow in list(self.shadows.items()):
+            try:
+                predictions.append(shadow.predict(output.predictions, output.steps, self.clock))
+            except InvariantError as error:
+                failed[model_id] = error
+                del self.shadows[model_id]
+        return np.concatenate(predictions), failed
+
+    def _apply(self, blocks: Blocks) -> LaneOutput:
+        offset = blocks[-1][0]
+        is_quiet = self.timeline.is_quiet(offset)
+        if not is_quiet:  # then it is one block, or all swaps are done before the first
+            for row, predictor in self.timeline.take_due(blocks[0][0]):
+                self._rebuild(row, predictor)
+            is_quiet = self.timeline.is_quiet(offset)
         consumed_ns = self.clock()
         ticks = join_records([block for _, block in blocks])
         sizes = [len(block) for _, block in blocks]
@@ -96,13 +150,13 @@ class Lane:
         )
         step = self.windows.step(ticks, source.offsets)
         features_ns = self.clock()
-        predictions = self._predict(source, step)
+        predictions = self._predict(source, step, self.predictor) if is_quiet else self._predict_mixed(source, step)
         predictions["consumed_ns"] = consumed_ns
         predictions["features_ns"] = features_ns
         predictions["inferred_ns"] = self.clock()
         all_accepted = len(step.rows) == len(ticks)
         rejected = _NOTHING if all_accepted else self._rejected(source, step.reason)
-        return LaneOutput(predictions, rejected, bool(step.marks.any()))
+        return LaneOutput(predictions, rejected, bool(step.marks.any()), (step,))
 
     def changed(self) -> NDArray[np.int64]:
         """Return the rows of the symbols that `take` has not had since they changed."""
@@ -114,11 +168,25 @@ class Lane:
         states = self.windows.states
         return [(bytes(states[row]["symbol"]), encode_state(states[row])) for row in rows]
 
-    def _predict(self, source: "_Source", step: Step) -> Records:
+    def _predict_mixed(self, source: "_Source", step: Step) -> Records:
+        """Predict with the model of each symbol, while some have switched and others have not."""
+        self.timeline.give_a_model(step.rows, int(source.offsets[0]))
+        predictions = np.zeros(len(step.rows), PREDICTION)
+        ids = self.windows.states["model_id"][step.rows]
+        left = len(ids)
+        for model_id, predictor in self.timeline.models().items():
+            at = np.flatnonzero(ids == model_id)
+            predictions[at] = self._predict(source, step.only(at), predictor)
+            left -= len(at)
+        if left:
+            raise InvariantError(f"lane {self.partition}: {left} ticks are for models that are not loaded: {ids}")
+        return predictions
+
+    def _predict(self, source: "_Source", step: Step, model: Predictor) -> Records:
         count = len(step.rows)
         predictions = np.zeros(count, PREDICTION)
         if count:
-            states, model = self.windows.states, self.predictor
+            states = self.windows.states
             out = np.empty((count, 4), np.float32)
             model.run(step.features, step.rows, step.rounds, states["h"], states["c"], out)
             _fill(
@@ -151,17 +219,33 @@ class Lane:
         rejected["source_offset"] = source.offsets[index]
         return rejected
 
+    def recent_features(self, symbols: int) -> list[NDArray[np.float32]]:
+        """Return copies of the feature rows that some symbols have kept, ``float32[<= RECENT_ROWS, F]`` each."""
+        return [self._kept(row) for row in range(min(symbols, self.windows.count))]
+
+    def _kept(self, row: int) -> NDArray[np.float32]:
+        """Return the feature rows that a symbol's state has kept, in their order."""
+        state = self.windows.states[row]
+        seen = int(state["seq"])
+        kept = min(seen, RECENT_ROWS)
+        return np.ascontiguousarray(state["recent"][np.arange(seen - kept, seen) % RECENT_ROWS])
+
     def _warm_up(self) -> None:
-        """Rebuild h and c of rows that another model left, by running their recent feature rows."""
+        """Rebuild h and c of rows that a model left which is none of this lane."""
+        models = np.array(list(self.timeline.models()), np.uint64)
         states = self.windows.states[: self.windows.count]
-        stale = np.flatnonzero((states["model_id"] != self.predictor.model_id) & (states["seq"] > 0))
-        states["h"][stale] = 0.0
-        states["c"][stale] = 0.0
-        for row in stale:
-            seen = int(states[row]["seq"])
-            kept = min(seen, RECENT_ROWS)
-            features = np.ascontiguousarray(states[row]["recent"][np.arange(seen - kept, seen) % RECENT_ROWS])
-            self.predictor.run(
+        for row in np.flatnonzero(~np.isin(states["model_id"], models) & (states["seq"] > 0)).tolist():
+            self._rebuild(row, self.timeline.model_of(row))
+
+    def _rebuild(self, row: int, predictor: Predictor) -> None:
+        """Make h and c those of another model, by running the feature rows that the state has kept, from zero."""
+        states = self.windows.states
+        state = states[row]
+        state["h"] = state["c"] = 0.0
+        features = self._kept(row)
+        kept = len(features)
+        if kept:
+            predictor.run(
                 features,
                 np.full(kept, row, np.int64),
                 np.arange(kept, dtype=np.int64),
@@ -169,8 +253,8 @@ class Lane:
                 states["c"],
                 np.empty((kept, 4), np.float32),
             )
-            states["model_id"][row] = self.predictor.model_id
-            self.windows.dirty[row] = True
+        state["model_id"], state["model_steps"] = predictor.model_id, kept
+        self.windows.dirty[row] = True
 
 
 def compile_kernels(predictor: Predictor) -> None:
@@ -210,8 +294,9 @@ def _fill(
 ) -> None:
     """Write what is known of each prediction before it is sent: compiled, as 20 numpy calls cost a tick 40 us."""
     for at in range(len(predictions)):
-        prediction, tick = predictions[at], ticks[index[at]]
-        states[rows[at]].model_id = model_id
+        prediction, tick, state = predictions[at], ticks[index[at]], states[rows[at]]
+        state.model_id = model_id
+        state.model_steps += np.uint64(1)
         prediction.symbol = tick.symbol
         prediction.event_ns = tick.event_ns
         prediction.recv_ns = tick.recv_ns
@@ -224,7 +309,7 @@ def _fill(
         prediction.p_flat = out[at, 1]
         prediction.p_up = out[at, 2]
         prediction.expected_return_bps = out[at, 3]
-        prediction.flags = marks[at] | np.uint32(FLAG_WARMING if seq[at] <= warmup_ticks else 0)
+        prediction.flags = marks[at] | np.uint32(FLAG_WARMING if state.model_steps <= warmup_ticks else 0)
         prediction.source_index = positions[index[at]]
         prediction.source_partition = partition
         prediction.source_offset = offsets[index[at]]

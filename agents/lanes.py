@@ -18,26 +18,29 @@ skips, and what does not come it reads again itself.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, Final
 
+import numpy as np
 from aiokafka.errors import KafkaError
+from numpy.typing import NDArray
 
 from agents.checkpoint import LastBlock, marker_row
 from agents.lane import Lane
 from agents.metrics import LaneMetrics
+from agents.outlet import Outlet
+from agents.owned import OwnedLane
 from agents.recovery import Recovery, made_anew
+from agents.swapping import Models, Swapping
+from agents.swaps import Swap
 from stream.app import StateTable, TickloomApp
 from stream.errors import InvariantError, RecordError
-from stream.records import MAX_BLOCK_RECORDS, TICK, Records, decode_block, encode_block
+from stream.records import TICK, Records, decode_block
 from stream.telemetry import Health
-from stream.topics import PREDICTIONS, REJECTED_TICKS, STATE_TABLE, TICKS
+from stream.topics import STATE_TABLE, TICKS
 
 logger = logging.getLogger(__name__)
 
-# Blocks sent and not yet acknowledged, for each lane; beyond it the lane waits for the brokers.
-_MAX_UNACKNOWLEDGED: Final = 256
 # Blocks that wait are applied together up to this size: about 1,200 ticks, some 10 ms of work for the event loop.
 _MAX_TOGETHER_BYTES: Final = 128 << 10
 # Blocks that are read again come in portions of so many.
@@ -48,20 +51,6 @@ _SLICE_ROWS: Final = 16
 _CHECKPOINT_SHARE: Final = 0.1
 # A partition that has more than we have seen, and does not move for so long while nothing else does: read it again.
 _STUCK_S: Final = 3.0
-
-
-@dataclass
-class _OwnedLane:
-    """A lane with what it has sent since its last checkpoint."""
-
-    tp: Any
-    lane: Lane
-    next_offset: int  # of the block that comes next
-    last: LastBlock  # before it
-    kept: int = -1  # the next offset of the last checkpoint
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    checkpoint_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    sends: list["asyncio.Future[Any]"] = field(default_factory=list)
 
 
 class Lanes:
@@ -75,6 +64,8 @@ class Lanes:
         checkpoint_s: float,
         health: Health,
         metrics: LaneMetrics,
+        models: Models | None = None,
+        worker: str = "",
     ) -> None:
         """Attach the agent, the table and the timers to ``app``.
 
@@ -85,11 +76,13 @@ class Lanes:
             checkpoint_s: seconds between checkpoints, at the least.
             health: where troubles are told.
             metrics: where everything is counted.
+            models: what lanes swap to; None for the one of ``new_lane``, for ever.
+            worker: this one's name.
         """
         self.app = app
         self.health = health
         self.metrics = metrics
-        self.owned: dict[int, _OwnedLane] = {}
+        self.owned: dict[int, OwnedLane] = {}
         self._partitions = partitions
         self._new_lane = new_lane
         self.failure: BaseException | None = None
@@ -102,6 +95,8 @@ class Lanes:
             value_type=bytes,
             partitions=partitions,
         )
+        self._outlet = Outlet(app, metrics, models)
+        self._swapping = None if models is None else Swapping(app, models, metrics, worker, self._is_held)
         self._recovery = Recovery(app, self.table, partitions, metrics)
         ticks = app.topic(TICKS, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw")
         app.agent(ticks, name="lanes", concurrency=1)(self._consume)
@@ -140,9 +135,9 @@ class Lanes:
         async with owned.lock:
             if self._is_ours(generation):
                 await self._take(owned, messages)
-        await self._bound_sends(owned)
+        await self._outlet.bound(owned)
 
-    async def _take(self, owned: _OwnedLane, messages: Sequence[Any]) -> None:
+    async def _take(self, owned: OwnedLane, messages: Sequence[Any]) -> None:
         """Apply what the lane has not seen of messages that came in the order of their offsets."""
         unseen: list[Any] = []
         for message in messages:
@@ -157,12 +152,12 @@ class Lanes:
                 self._check_repetition(owned, message)
         await self._apply(owned, unseen)
 
-    def _check_repetition(self, owned: _OwnedLane, message: Any) -> None:
+    def _check_repetition(self, owned: OwnedLane, message: Any) -> None:
         self.metrics.blocks["repeated"] += 1
         if message.offset == owned.last.offset and LastBlock.of(message.offset, message.value) != owned.last:
             raise made_anew(owned.tp.partition, f"block {message.offset} came again, and it is another one")
 
-    async def _apply(self, owned: _OwnedLane, messages: Sequence[Any]) -> None:
+    async def _apply(self, owned: OwnedLane, messages: Sequence[Any]) -> None:
         if not messages:
             return
         blocks: list[tuple[int, Records]] = []
@@ -170,41 +165,14 @@ class Lanes:
             try:
                 blocks.append((message.offset, decode_block(message.value or b"", TICK)))
             except RecordError as error:
-                await self._dead_letter(owned, message, error)
+                await self._outlet.dead_letter(owned, message, error)
         if blocks:
-            await self._send(owned, blocks)
+            await self._outlet.apply(owned, blocks)
         owned.next_offset = messages[-1].offset + 1
+        owned.pace.count(owned.next_offset)
         owned.last = LastBlock.of(messages[-1].offset, messages[-1].value)
 
-    async def _send(self, owned: _OwnedLane, blocks: list[tuple[int, Records]]) -> None:
-        output = owned.lane.apply(blocks)
-        partition = owned.lane.partition
-        output.predictions["published_ns"] = owned.lane.clock()
-        for topic, records in ((PREDICTIONS, output.predictions), (REJECTED_TICKS, output.rejected)):
-            for start in range(0, len(records), MAX_BLOCK_RECORDS):
-                block = encode_block(records[start : start + MAX_BLOCK_RECORDS])
-                owned.sends.append(await self.app.producer.send(topic, None, block, partition, None, None))
-        self.metrics.on_blocks(len(blocks), owned.lane, output)
-
-    async def _bound_sends(self, owned: _OwnedLane) -> None:
-        sends = owned.sends  # a checkpoint may put another list in its place
-        if len(sends) > _MAX_UNACKNOWLEDGED:
-            oldest = len(sends) - _MAX_UNACKNOWLEDGED // 2
-            await asyncio.gather(*sends[:oldest])
-            del sends[:oldest]
-
-    async def _dead_letter(self, owned: _OwnedLane, message: Any, error: RecordError) -> None:
-        """Put bytes that are not a block of ticks aside, as they came, with the reason in the headers."""
-        where = f"{message.topic}[{message.partition}]@{message.offset}"
-        logger.error("rejected %s: %s", where, error)
-        self.metrics.blocks[type(error).__name__] += 1
-        headers = [("tickloom-error", str(error).encode()), ("tickloom-source", where.encode())]
-        raw = message.value if isinstance(message.value, bytes) else b""
-        owned.sends.append(
-            await self.app.producer.send(REJECTED_TICKS, None, raw, message.partition, None, headers)
-        )
-
-    async def _read_again(self, owned: _OwnedLane, end: int) -> None:
+    async def _read_again(self, owned: OwnedLane, end: int) -> None:
         """Read blocks that did not come, up to ``end``, from the brokers, and apply them.
 
         Raises:
@@ -220,7 +188,7 @@ class Lanes:
             self.metrics.blocks["read_again"] += 1
             if len(portion) == _PORTION_BLOCKS:
                 await self._apply(owned, portion)
-                await self._bound_sends(owned)
+                await self._outlet.bound(owned)
                 portion = []
         await self._apply(owned, portion)
         owned.next_offset = max(owned.next_offset, end)
@@ -238,20 +206,57 @@ class Lanes:
         current = self.app.consumer_generation_id
         return self.failure is None and generation == current and generation > self._closed_generation
 
-    async def _lane(self, tp: Any) -> _OwnedLane | None:
+    async def _lane(self, tp: Any) -> OwnedLane | None:
         """Return the lane of a partition, made from the table where there is none; None if it is not ours now."""
         owned = self.owned.get(tp.partition)
         if owned is None and tp in self.app.consumer.starts:
             generation = self.app.consumer_generation_id
             recovered = await self._recovery.rows_of(tp)
             lane = self._new_lane(tp.partition)
+            plan = None
+            if self._swapping is not None and self._is_ours(generation):
+                plan = await self._swapping.plan(tp.partition, self.app.consumer.starts[tp])
+                self._swapping.begin(lane, plan)
             lane.restore(recovered.rows, self.table.superseded)
             if not self._is_ours(generation) or tp.partition in self.owned:
                 return self.owned.get(tp.partition)
             start = self.app.consumer.starts[tp]
-            owned = self.owned[tp.partition] = _OwnedLane(tp, lane, start, recovered.last_block())
+            owned = self.owned[tp.partition] = OwnedLane(tp, lane, start, recovered.last_block())
+            if self._swapping is not None and plan is not None:
+                await self._swapping.start(owned, plan)
             logger.info("lane %d: restored %d symbols, goes on at %d", tp.partition, len(recovered.rows), start)
         return owned
+
+    def _is_held(self, owned: OwnedLane) -> bool:
+        return self.owned.get(owned.lane.partition) is owned and self._is_ours(self.app.consumer_generation_id)
+
+    async def adopt_models(self) -> None:
+        """Bring every lane to the models that there are now, each at a block that it has not seen.
+
+        Safe to call at any time; a lane that cannot stops the worker.
+        """
+        for owned in list(self.owned.values()):
+            if self._swapping is not None:
+                await self._swap_safely(self._swapping.adopt(owned))
+
+    async def check_swap(self, swap: Swap) -> None:
+        """Look at a record of a swap that was read: see `Swapping.check`."""
+        owned = self.owned.get(swap.partition)
+        if owned is not None and self._swapping is not None:
+            await self._swap_safely(self._swapping.check(owned, swap))
+
+    async def _swap_safely(self, doing: Coroutine[Any, Any, None]) -> None:
+        try:
+            await doing
+        except Exception as error:  # noqa: BLE001  (as in the agent: a lane that cannot go on stops the worker)
+            await self._crash(InvariantError(f"a swap was not recorded: {error!r}"))
+
+    def recent_features(self, symbols: int) -> list[NDArray[np.float32]]:
+        """Return copies of the feature rows that some symbols have kept, ``float32[<= RECENT_ROWS, F]`` each."""
+        found: list[NDArray[np.float32]] = []
+        for owned in self.owned.values():
+            found += owned.lane.recent_features(symbols // len(self.owned))
+        return found
 
     async def lane_of(self, partition: int) -> Lane | None:
         """Return the lane of a partition, or None where this worker does not have it now."""
@@ -308,7 +313,7 @@ class Lanes:
         for owned in list(self.owned.values()):
             await self._checkpoint(owned)
 
-    async def _checkpoint(self, owned: _OwnedLane) -> None:
+    async def _checkpoint(self, owned: OwnedLane) -> None:
         async with owned.checkpoint_lock:
             try:
                 if owned.next_offset != owned.kept and self.failure is None:
@@ -317,7 +322,7 @@ class Lanes:
             except Exception as error:  # noqa: BLE001  (a lost acknowledgement must stop the worker, whatever it is)
                 await self._crash(InvariantError(f"lane {owned.lane.partition}: the brokers refused: {error!r}"))
 
-    async def _keep(self, owned: _OwnedLane) -> None:
+    async def _keep(self, owned: OwnedLane) -> None:
         """Write what has changed, a few rows at a time between two blocks; the lane goes on beside it.
 
         Rows are independent: one that is written later than another has seen more blocks, and says so.
@@ -363,6 +368,7 @@ class Lanes:
             # Not lost: the next owner repeats what was not committed.
             logger.warning("no checkpoint before the partitions were given up: the brokers did not answer")
         self.owned.clear()
+        self.metrics.models.serving.clear()
         self._progress.clear()
 
     async def _crash(self, error: BaseException) -> None:

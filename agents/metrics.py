@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from agents.lane import Lane, LaneOutput
+from agents.model_metrics import ModelMetrics
 from agents.validate import MARKS, OUTCOMES
 from stream.telemetry import StageLatencies
 
@@ -34,6 +35,7 @@ class LaneMetrics:
         self.predictions = 0
         self._named: set[bytes] = set()
         self.stages = StageLatencies(("source_to_consumed", "features", "inference", "publish"))
+        self.models = ModelMetrics(registry)
         self.checkpoint_seconds = Histogram(
             "tickloom_checkpoint_seconds",
             "From the snapshot of a lane to its acknowledged state",
@@ -47,6 +49,7 @@ class LaneMetrics:
         """Count what blocks became."""
         self.blocks["applied"] += blocks
         self.symbols[lane.partition] = lane.windows.count
+        self.models.serving[lane.partition] = lane.predictor.model_id
         self._count_odd(lane, output)
         predictions = output.predictions
         count = len(predictions)

@@ -14,7 +14,7 @@ from agents.periods import BARS, BUCKETS, RING, WINDOWS
 from stream.errors import UnknownVersion
 from stream.records import SYMBOL_BYTES, Records
 
-STATE_VERSION: Final = 2
+STATE_VERSION: Final = 3
 REASONS: Final = 32  # numbers of `Reject`, with room for more
 MARK_BITS: Final = 8  # bits of `Mark`, likewise
 RECENT_ROWS: Final = 64  # feature rows kept to warm a newly promoted model up
@@ -131,17 +131,22 @@ STATE: Final = np.dtype(
         ("low_at", "<i8"),
         ("windows", WINDOW, (WINDOWS,)),
         ("bars", BAR, (BARS,)),
+        # Since version 3.
+        ("model_steps", "<u8"),  # of the model that h and c are of, since they were zero: warm-up included
     ]
 )
+_VERSION_2_BYTES: Final = int(STATE.fields["model_steps"][1])  # type: ignore[index]
 
 
 def decode_state(raw: bytes) -> Records:
-    """Return one row, ``STATE[1]``, from the bytes of the table's value.
+    """Return one row, ``STATE[1]``, from the bytes of the table's value. One of version 2 is widened.
 
     Raises:
         UnknownVersion: a row of another version or size.
     """
     version = int.from_bytes(raw[:8], "little")
+    if version == STATE_VERSION - 1 and len(raw) == _VERSION_2_BYTES:
+        return _from_version_2(raw)
     if version != STATE_VERSION or len(raw) != STATE.itemsize:
         raise UnknownVersion(
             f"a state row of version {version} with {len(raw)} bytes; this tickloom reads version "
@@ -149,6 +154,13 @@ def decode_state(raw: bytes) -> Records:
             "ticks that there are: stop all workers and run `tickloom topics --forget-state`"
         )
     return np.frombuffer(raw, STATE, 1)
+
+
+def _from_version_2(raw: bytes) -> Records:
+    row = np.frombuffer(raw.ljust(STATE.itemsize, b"\0"), STATE, 1).copy()
+    row["version"] = STATE_VERSION
+    row["model_steps"] = row["seq"]  # what was counted then: a swap did not start it anew
+    return row
 
 
 def encode_state(row: Records) -> bytes:

@@ -5,6 +5,7 @@ updates the symbol's `STATE` row and writes its feature row. The same code serve
 its results do not depend on how the ticks were cut into blocks.
 """
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Final
 
@@ -40,6 +41,13 @@ class Step:
     feature_hash: NDArray[np.uint64]  # [A] of the row's bits: as stream/records.py says
     marks: NDArray[np.uint32]  # [A] bits of `Mark`
     reason: NDArray[np.uint8]  # [N] 0 accepted, or another of agents.validate.OUTCOMES
+
+    def only(self, at: NDArray[np.int64]) -> "Step":
+        """Return a copy that has only the accepted ticks at ``at``, ``int64[K]``; ``reason`` stays as it is."""
+        return dataclasses.replace(self, **{name: getattr(self, name)[at] for name in _BY_ACCEPTED})
+
+
+_BY_ACCEPTED: Final = ("features", "rows", "rounds", "index", "seq", "ref", "feature_hash", "marks")
 
 
 class Windows:
@@ -175,6 +183,10 @@ class Windows:
         """Return the row of a symbol, or None where it has none, or may not tick any more."""
         row = self._slots[find_slot(symbol_words(np.array([symbol], STATE["symbol"]))[0], self._keys, self._slots)]
         return None if row == EMPTY_SLOT else int(row)
+
+    def words(self, start: int, stop: int) -> NDArray[np.uint64]:
+        """Return the symbols of rows from ``start`` up to ``stop`` as ``uint64[N, 3]``, a view."""
+        return self._keys[start:stop]
 
     def _reserve(self, size: int) -> None:
         self._ticks = np.zeros(size, TICK)

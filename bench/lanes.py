@@ -2,13 +2,15 @@
 
     python -m bench.lanes [--ticks DIRECTORY --day 2013-10-07] [--quick] [--json FILE]
 
-One run, one machine, the same ticks and the same job (`bench/peers/indicators.py`) for all:
+One run, one machine, the same ticks and the same job for all: every feature of `agents/features.py`.
 
 * the kernel alone and a lane in one process, with and without the model, by stage: 3, 100 and 10,000 symbols;
 * a worker process through embedded Apache Kafka with checkpoints on, from a topic that is full when it starts;
 * peers, each a process of its own: Faust, Quix Streams, aiokafka and confluent-kafka read one JSON message per
   tick, which is how they are used, and write one; talipp, TA-Lib and pandas work in memory. Slow ones stop after
   ``--seconds`` of CPU time. The values of each are compared with the engine's at the last tick of each symbol.
+  Those in plain Python do the whole job (`bench/peers/features.py`), and beside it ten indicators as before;
+  packages of indicators do what they have indicators for. The column "features" has how many of ours that is.
 
 3 symbols are a recorded day with ``--ticks`` (trades and quotes that the engine accepts; peers need not check),
 else the simulator; 100 and 10,000 are always the simulator. Peers run on the 3 symbols. "Per CPU s" divides by the
@@ -36,7 +38,6 @@ from rich.console import Console
 from agents.inference import Predictor
 from bench import agreement, lanes_report, markets, peer_runs, stages, worker_run
 from bench.no_model import NoModel
-from bench.peers.indicators import INDICATORS
 from models.predictor import load_predictor
 from stream.errors import ServerError
 from stream.records import MAX_BLOCK_RECORDS, Records
@@ -62,7 +63,7 @@ class Size:
     patience_s: float
 
 
-FULL: Final = Size(None, 1_000_000, SYMBOLS, len(SYMBOLS), 4, 300_000, 8.0, 400_000, 300.0)
+FULL: Final = Size(None, 1_000_000, SYMBOLS, len(SYMBOLS), 4, 300_000, 6.0, 400_000, 300.0)
 QUICK: Final = Size(20_000, 20_000, (3, 100), 1, 1, 0, 3.0, 4_000, 120.0)
 
 
@@ -126,7 +127,7 @@ def through_kafka(case: worker_run.Case, directory: Path) -> dict[str, Any]:
 
 def chosen(names: Sequence[str] | None) -> list[peer_runs.Peer]:
     """Return the peers to run."""
-    return [peer for peer in peer_runs.PEERS if names is None or peer.module in names]
+    return [peer for peer in peer_runs.PEERS if names is None or peer.name in names]
 
 
 def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
@@ -146,7 +147,6 @@ def run(arguments: argparse.Namespace, directory: Path) -> dict[str, Any]:
         "machine": {"cpu_count": os.cpu_count(), "python": platform.python_version(), "load": load},
         "market": f"{first} symbols: " + ("simulated" if arguments.ticks is None else f"{arguments.day}, recorded"),
         "symbols": first,
-        "job": list(INDICATORS),
         "kernel": kernels,
         "lane": lanes,
         "worker": workers,
@@ -169,7 +169,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--day", default="2013-10-07")
     parser.add_argument("--quick", action="store_true", help="a smoke test: few ticks, figures that mean little")
     parser.add_argument("--seconds", type=float, help="of CPU time of each peer, at the most")
-    names = [peer.module for peer in peer_runs.PEERS]
+    names = [peer.name for peer in peer_runs.PEERS]
     parser.add_argument(
         "--peers", nargs="*", choices=names, metavar="PEER", help=f"only these of {', '.join(names)}"
     )

@@ -1,5 +1,6 @@
 """The ticks that the benches run on, and how peers get at them."""
 
+import math
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -20,7 +21,9 @@ _CHUNK_TICKS: Final = 65_536
 # Simulated ticks a second of all symbols: with 10,000 of them a symbol ticks once in 5 seconds on the average.
 _SIMULATED_RATE_PER_S: Final = 2_000.0
 
-Prices = tuple[str, float | None, float | None, float | None, float | None, float | None]
+Optional = float | None
+Tick = tuple[str, int, Optional, Optional, int | None, Optional, Optional, Optional, Optional]
+TICK_NAMES: Final = ("symbol", "event_ns", "price", "size", "side", "bid", "ask", "bid_size", "ask_size")
 
 
 def recorded_day(directory: Path, day: str, limit: int | None) -> Records:
@@ -70,58 +73,56 @@ def again(ticks: Records, passes: int) -> Records:
     return np.concatenate(rounds)
 
 
-def reference(ticks: Records, names: tuple[str, ...]) -> dict[str, NDArray[np.float64]]:
-    """Return what the engine has after each tick: ``ref``, and the features of these names; float64[N] each."""
-    from agents import features
-
-    columns = features.indices(names)
+def reference_prices(ticks: Records) -> NDArray[np.float64]:
+    """Return the reference price after each tick, ``float64[N]``."""
     windows = Windows(LATENESS_NS, FUTURE_NS)
-    refs, rows = [], []
+    return np.concatenate([windows.step(*each).ref.copy() for each in chunks(ticks, _CHUNK_TICKS)])
+
+
+def after(ticks: Records) -> tuple[float, NDArray[np.float64]]:
+    """Return what the engine has after the last tick: the reference price, and the features before rounding."""
+    windows = Windows(LATENESS_NS, FUTURE_NS)
+    ref = math.nan
     for chunk, offsets in chunks(ticks, _CHUNK_TICKS):
-        step = windows.step(chunk, offsets)
-        refs.append(step.ref.copy())
-        rows.append(step.features[:, columns].astype(np.float64))
-    table = np.concatenate(rows)
-    return {"ref": np.concatenate(refs)} | {name: table[:, at] for at, name in enumerate(names)}
+        ref = float(windows.step(chunk, offsets).ref[-1])
+    return ref, windows.exact
 
 
 def save(path: Path, ticks: Records, refs: NDArray[np.float64]) -> None:
-    """Write a market for `load_ticks` and `load_refs`."""
+    """Write a market for `load_ticks` and `load_trail`."""
     np.savez(path, ticks=ticks, refs=refs)
 
 
-def load_ticks(path: str, limit: int) -> list[Prices]:
-    """Return the ticks of a market as `prices_of` has them."""
+def load_ticks(path: str, limit: int) -> list[Tick]:
+    """Return the ticks of a market as `ticks_of` has them."""
     with np.load(path) as market:
-        return list(prices_of(market["ticks"][:limit]))
+        return list(ticks_of(market["ticks"][:limit]))
 
 
-def load_refs(path: str, limit: int) -> list[tuple[str, float]]:
-    """Return the symbol and the reference price of each tick of a market, for peers that know no quotes."""
+def load_trail(path: str, limit: int) -> list[tuple[str, int, float, float | None]]:
+    """Return symbol, event time, reference price and, for trades, the price of each tick, for peers that know no
+    quotes."""
     with np.load(path) as market:
-        symbols = np.char.decode(market["ticks"]["symbol"][:limit], "ascii").tolist()
-        return list(zip(symbols, market["refs"][:limit].tolist(), strict=True))
+        refs = market["refs"][:limit].tolist()
+        ticks = ticks_of(market["ticks"][:limit])
+        return [(tick[0], tick[1], ref, tick[2]) for tick, ref in zip(ticks, refs, strict=True)]
 
 
-def prices_of(ticks: Records) -> Iterator[Prices]:
-    """Yield (symbol, price, bid, ask, bid size, ask size) of each tick; None where the tick does not tell."""
-    columns = [ticks["symbol"].astype("U").tolist()]
-    for name in ("price", "bid", "ask", "bid_size", "ask_size"):
+def ticks_of(ticks: Records) -> Iterator[Tick]:
+    """Yield `TICK_NAMES` of each tick; None where the tick does not tell. Only a trade has a price."""
+    is_quote = ticks["kind"] != TickKind.TRADE
+    columns = [ticks["symbol"].astype("U").tolist(), ticks["event_ns"].tolist()]
+    for name in ("price", "size", "side", "bid", "ask", "bid_size", "ask_size"):
         values = ticks[name].astype(object)
-        values[np.isnan(ticks[name])] = None
+        values[is_quote if name in ("price", "size", "side") else ~is_quote | np.isnan(ticks[name])] = None
         columns.append(values.tolist())
     yield from zip(*columns, strict=True)
 
 
 def json_ticks(ticks: Records) -> Iterator[dict[str, Any]]:
-    """Yield each tick as people write it in JSON."""
-    rows = zip(
-        prices_of(ticks), ticks["event_ns"].tolist(), ticks["size"].tolist(), ticks["kind"].tolist(), strict=True
-    )
-    for (symbol, price, bid, ask, bid_size, ask_size), event_ns, size, kind in rows:
-        if kind == TickKind.TRADE:
-            yield {"symbol": symbol, "event_ns": event_ns, "price": price, "size": size}
-        else:
-            quote = {"bid": bid, "ask": ask, "bid_size": bid_size, "ask_size": ask_size}
-            told = {name: value for name, value in quote.items() if value is not None}
-            yield {"symbol": symbol, "event_ns": event_ns} | told
+    """Yield each tick as people write it in JSON: what it tells, and no more. A side of 0 tells nothing."""
+    for tick in ticks_of(ticks):
+        told = {name: value for name, value in zip(TICK_NAMES, tick, strict=True) if value is not None}
+        if told.get("side") == 0:
+            del told["side"]
+        yield told

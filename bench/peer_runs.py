@@ -5,15 +5,15 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from agents.features import COUNT
 from bench import quix_environment
 from bench.agreement import Market, compare
-from bench.peers.indicators import INDICATORS
 from bench.peers.meter import WALL_FACTOR, Job
+from bench.peers.work import ALL, TEN
 from bench.preload import create, load_blocks, load_messages
 from bench.worker_run import ONE_THREAD, ROOT
 from stream.embedded.kafka import EmbeddedKafka
@@ -21,45 +21,70 @@ from stream.embedded.process import Child, Command
 
 # Beyond its limit of time a peer may start, recover, flush and commit.
 _PATIENCE_S: Final = 120.0
-_WITHOUT_QUOTES: Final = len(INDICATORS) - 2
 
 
 @dataclass(frozen=True)
 class Peer:
-    """One of `bench.peers`."""
+    """One of `bench.peers`, on one of its jobs."""
 
     module: str
     title: str
     needs: str  # the package that must be installed
     reads: str  # "messages", "blocks", or "memory"
     state: str  # where it keeps its windows
-    indicators: int = len(INDICATORS)
+    features: int  # of ours, that its values give
+    work: str = ALL
+
+    @property
+    def name(self) -> str:
+        """What it is called in the report."""
+        return self.module if self.work == ALL else f"{self.module}_{self.work}"
 
     @property
     def is_kafka(self) -> bool:
         """Whether it reads and writes Kafka."""
         return self.reads != "memory"
 
+    def on_ten(self) -> "Peer":
+        """Return the same peer on the ten indicators."""
+        return replace(self, title=f"{self.title}, ten indicators", features=_OF_TEN, work=TEN)
+
 
 FAUST: Final = "faust_agent"
 QUIX: Final = "quix_streams"
 TALIPP: Final = "talipp_indicators"
 IN_MEMORY: Final = "memory, lost with the process"
+_OF_TEN: Final = 11  # each band of Bollinger's is one of ours
+_OF_PACKAGES: Final = 38  # see `bench.peers.talipp_indicators`
+_OF_TICKS: Final = 14  # of these, those by count of ticks
 
+_FAUST: Final = Peer(
+    FAUST, "Faust agent, Record and table", "faust", "messages", "table, changelog at each tick", COUNT
+)
+_QUIX: Final = Peer(QUIX, "Quix Streams", "", "messages", "RocksDB, changelog at checkpoints", COUNT)
+_AIOKAFKA: Final = Peer("aiokafka_loop", "aiokafka, plain Python", "aiokafka", "messages", IN_MEMORY, COUNT)
+_CONFLUENT: Final = Peer(
+    "confluent_loop", "confluent-kafka, plain Python", "confluent_kafka", "messages", IN_MEMORY, COUNT
+)
+_PLAIN: Final = Peer("plain_python", "plain Python", "numpy", "memory", IN_MEMORY, COUNT)
 PEERS: Final = (
-    Peer(FAUST, "Faust agent, Record and table", "faust", "messages", "table, changelog at each tick"),
-    Peer(QUIX, "Quix Streams", "", "messages", "RocksDB, changelog at checkpoints"),
-    Peer("aiokafka_loop", "aiokafka, plain Python", "aiokafka", "messages", IN_MEMORY),
-    Peer("confluent_loop", "confluent-kafka, plain Python", "confluent_kafka", "messages", IN_MEMORY),
-    Peer("confluent_blocks", "confluent-kafka, our blocks, plain Python", "confluent_kafka", "blocks", IN_MEMORY),
+    *(each for peer in (_FAUST, _QUIX, _AIOKAFKA, _CONFLUENT) for each in (peer, peer.on_ten())),
+    Peer(
+        "confluent_blocks",
+        "confluent-kafka, our blocks, plain Python",
+        "confluent_kafka",
+        "blocks",
+        IN_MEMORY,
+        COUNT,
+    ),
     Peer(
         "confluent_kernel", "confluent-kafka, our blocks, our lanes", "confluent_kafka", "blocks", IN_MEMORY, COUNT
     ),
-    Peer("plain_python", "plain Python", "numpy", "memory", IN_MEMORY),
-    Peer(TALIPP, "talipp", "talipp", "memory", IN_MEMORY, _WITHOUT_QUOTES),
-    Peer("talib_streams", "TA-Lib streaming", "talib", "memory", IN_MEMORY, _WITHOUT_QUOTES),
-    Peer("pandas_windows", "pandas at each tick", "pandas", "memory", IN_MEMORY, _WITHOUT_QUOTES),
-    Peer("pandas_batch", "pandas, whole day at once (no stream)", "pandas", "memory", IN_MEMORY, _WITHOUT_QUOTES),
+    *(_PLAIN, _PLAIN.on_ten()),
+    Peer(TALIPP, "talipp", "talipp", "memory", IN_MEMORY, _OF_PACKAGES),
+    Peer("talib_streams", "TA-Lib streaming", "talib", "memory", IN_MEMORY, _OF_PACKAGES),
+    Peer("pandas_windows", "pandas at each tick", "pandas", "memory", IN_MEMORY, _OF_TICKS),
+    Peer("pandas_batch", "pandas, whole day at once (no stream)", "pandas", "memory", IN_MEMORY, _OF_TICKS),
 )
 
 
@@ -82,14 +107,14 @@ def run(peers: Sequence[Peer], market: Market, limits: Limits, directory: Path, 
         with EmbeddedKafka(directory) as kafka:
             _fill(kafka.bootstrap, reading, market, limits, say)
             rows += [_measure(each, market, limits, directory, kafka.bootstrap, say) for each in reading]
-    order = [each.module for each in peers]
+    order = [each.name for each in peers]
     return sorted(rows, key=lambda row: order.index(row["name"]))
 
 
 def _fill(bootstrap: str, peers: Sequence[Peer], market: Market, limits: Limits, say: Any) -> None:
     ticks = market.ticks[: limits.messages]
     names = [_out(each) for each in peers]
-    names += [f"{each.module}-windows-changelog" for each in peers if each.module == FAUST]
+    names += [f"{each.name}-windows-changelog" for each in peers if each.module == FAUST]
     create(bootstrap, [*names, "messages", "blocks"], limits.partitions)
     say(f"filling topics with {len(ticks):,} ticks as messages, {len(market.ticks):,} in blocks")
     load_messages(bootstrap, "messages", ticks, limits.partitions)
@@ -97,15 +122,15 @@ def _fill(bootstrap: str, peers: Sequence[Peer], market: Market, limits: Limits,
 
 
 def _out(peer: Peer) -> str:
-    return f"{peer.module}-rows"
+    return f"{peer.name}-rows"
 
 
 def _measure(
     peer: Peer, market: Market, limits: Limits, directory: Path, bootstrap: str, say: Any
 ) -> dict[str, Any]:
     say(f"peer: {peer.title}")
-    row: dict[str, Any] = {"name": peer.module, "title": peer.title, "reads": peer.reads, "state": peer.state}
-    row["indicators"] = peer.indicators
+    row: dict[str, Any] = {"name": peer.name, "title": peer.title, "reads": peer.reads, "state": peer.state}
+    row["features"] = peer.features
     try:
         answer = _run_child(peer, market, limits, directory, bootstrap)
     except (quix_environment.NoEnvironment, _NotMeasured) as error:
@@ -125,11 +150,11 @@ def _run_child(peer: Peer, market: Market, limits: Limits, directory: Path, boot
     if peer.needs and importlib.util.find_spec(peer.needs) is None:
         raise _NotMeasured(f"{peer.needs} is not installed; `uv sync --group bench` does that")
     python = str(quix_environment.python()) if peer.module == QUIX else sys.executable
-    scratch, result = directory / peer.module, directory / f"{peer.module}.json"
+    scratch, result = directory / peer.name, directory / f"{peer.name}.json"
     scratch.mkdir()
     limit_ticks = len(market.ticks) if peer.reads != "messages" else min(limits.messages, len(market.ticks))
     job = Job(
-        name=peer.module,
+        name=peer.name,
         result=str(result),
         scratch=str(scratch),
         limit_ticks=limit_ticks,
@@ -139,12 +164,13 @@ def _run_child(peer: Peer, market: Market, limits: Limits, directory: Path, boot
         topic=peer.reads,
         out_topic=_out(peer),
         partitions=limits.partitions,
+        work=peer.work,
     )
-    job_path = directory / f"{peer.module}.job"
+    job_path = directory / f"{peer.name}.job"
     job.write(job_path)
     command = Command([python, "-m", f"bench.peers.{peer.module}", str(job_path)], ROOT, ONE_THREAD)
     with Path("/dev/null").open("rb") as nothing:
-        child = Child(peer.module, command, directory / "logs" / f"{peer.module}.log", nothing.fileno())
+        child = Child(peer.name, command, directory / "logs" / f"{peer.name}.log", nothing.fileno())
     deadline_s = time.monotonic() + WALL_FACTOR * limits.seconds + _PATIENCE_S
     try:
         while not result.exists():

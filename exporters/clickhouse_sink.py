@@ -1,4 +1,6 @@
-"""ClickHouse: every prediction as a row, with every time stamp. Analysts ask the view ``v_predictions``.
+"""ClickHouse: every prediction as a row, with every time stamp, what came of it, and what happened to models.
+
+Analysts ask the views ``v_predictions``, ``v_outcomes``, ``model_scores`` and ``v_model_events``.
 
 Repeating is harmless twice over. A batch that is tried again carries the same ``insert_deduplication_token``, and
 the server drops it. Rows that a restarted exporter reads again are cut into other batches; the table replaces rows
@@ -10,7 +12,6 @@ clickhouse-driver is synchronous and not thread-safe, so one thread of our own o
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, TypeVar
@@ -20,15 +21,19 @@ from clickhouse_driver import Client, errors
 from clickhouse_driver.util.helpers import parse_url
 
 from exporters.batch import Batch
+from exporters.clickhouse_rows import TABLES, Table
 from exporters.clickhouse_schema import migrate
-from exporters.process import OnReady, run_sink
+from exporters.process import OnReady, SideFlow, run_sink
 from stream.errors import SettingsError, SinkError, SinkRejected, SinkUnavailable
-from stream.records import Records
+from stream.records import MODEL_EVENT, OUTCOME, Records
 from stream.settings import Settings
+from stream.topics import MODEL_EVENTS, OUTCOMES
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_SIDE_FLOWS: Final = (SideFlow(OUTCOMES, OUTCOME, "outcomes"), SideFlow(MODEL_EVENTS, MODEL_EVENT, "model_events"))
 
 _PATIENCE: Final = {"connect_timeout": 5, "send_receive_timeout": 10, "sync_request_timeout": 5}  # s
 _SETTINGS: Final = {
@@ -56,25 +61,6 @@ _SCHEMA_CODES: Final = frozenset({16, 60, 81})  # NO_SUCH_COLUMN_IN_TABLE, UNKNO
 _ACCESS_DENIED: Final = 497
 _DAY_NS: Final = 24 * 3600 * 1_000_000_000
 _DAYS_AN_INSERT: Final = 100  # the server's default limit of partitions for an insert; a part costs it about 3 ms
-
-_TIMES: Final = ("event", "recv", "consumed", "features", "inferred", "published")
-_NUMBERS: Final = (
-    "seq",
-    "ref_price",
-    "horizon_ns",
-    "p_down",
-    "p_flat",
-    "p_up",
-    "expected_return_bps",
-    "model_id",
-    "feature_hash",
-    "flags",
-    "source_partition",
-    "source_offset",
-    "source_index",
-)
-_COLUMNS: Final = ("symbol", *_NUMBERS, *(f"{name}_time" for name in _TIMES), "ingested_time", "epoch")
-_INSERT: Final = f"INSERT INTO predictions ({', '.join(_COLUMNS)}) VALUES"
 
 
 class ClickHouseSink:
@@ -195,15 +181,18 @@ class ClickHouseSink:
 
 
 def _insert(client: Client, batch: Batch) -> None:
-    token = batch.token()
-    for number, rows in enumerate(_by_days(batch.rows)):
+    table, token = TABLES[batch.rows.dtype], batch.token()
+    for number, rows in enumerate(_by_days(batch.rows, table)):
         settings = {"insert_deduplication_token": f"{token} {number}", "insert_deduplicate": 1}
-        client.execute(_INSERT, _columns(rows, batch.epoch), columnar=True, settings=settings)
+        client.execute(table.insert, table.values(rows, batch.epoch), columnar=True, settings=settings)
 
 
-def _by_days(rows: Records) -> Iterator[Records]:
+def _by_days(rows: Records, table: Table) -> Iterator[Records]:
     """Cut rows so that each insert meets a bounded number of partitions: old bars span thousands of days."""
-    days = rows["event_ns"] // _DAY_NS
+    if table.partitioned_by is None:
+        yield rows
+        return
+    days = rows[table.partitioned_by] // _DAY_NS
     different = np.unique(days)
     if len(different) <= _DAYS_AN_INSERT:
         yield rows
@@ -213,15 +202,8 @@ def _by_days(rows: Records) -> Iterator[Records]:
         yield rows[(days >= chosen[0]) & (days <= chosen[-1])]
 
 
-def _columns(rows: Records, epoch: str) -> list[Any]:
-    times = [np.ascontiguousarray(rows[f"{name}_ns"]).view("datetime64[ns]") for name in _TIMES]
-    ingested = np.full(len(rows), time.time_ns()).view("datetime64[ns]")
-    numbers = [np.ascontiguousarray(rows[name]) for name in _NUMBERS]
-    return [rows["symbol"].astype("U"), *numbers, *times, ingested, np.full(len(rows), epoch)]
-
-
 async def run_clickhouse(settings: Settings, stop: asyncio.Event, on_ready: OnReady | None = None) -> None:
-    """Export predictions to ClickHouse until ``stop`` is set; then drain and commit.
+    """Export predictions, outcomes and events of models to ClickHouse until ``stop`` is set; then drain and commit.
 
     Args:
         settings: ``kafka`` and ``clickhouse`` must be set.
@@ -237,4 +219,13 @@ async def run_clickhouse(settings: Settings, stop: asyncio.Event, on_ready: OnRe
     logging.getLogger("clickhouse_driver").setLevel(logging.ERROR)
     sink = ClickHouseSink(settings.clickhouse.get_secret_value())
     rows, age_s = settings.clickhouse_batch_rows, settings.clickhouse_flush_s
-    await run_sink(settings, stop, "clickhouse", sink, max_rows=rows, max_age_s=age_s, on_ready=on_ready)
+    await run_sink(
+        settings,
+        stop,
+        "clickhouse",
+        sink,
+        max_rows=rows,
+        max_age_s=age_s,
+        on_ready=on_ready,
+        side_flows=_SIDE_FLOWS,
+    )

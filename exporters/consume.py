@@ -22,7 +22,7 @@ from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from exporters.batch import Batch, Sink
 from exporters.cluster import cluster_id
-from exporters.intake import Intake
+from exporters.intake import Door
 from exporters.metrics import SinkMetrics
 from exporters.pending import Pending
 from exporters.waiting import BROKER_PATIENCE_S, Backoff, pause
@@ -57,7 +57,7 @@ class Consumption(ConsumerRebalanceListener):
         topic: str,
         group: str,
         sink: Sink,
-        intake: Intake,
+        intake: Door,
         metrics: SinkMetrics,
         health: Health,
         max_rows: int,
@@ -67,7 +67,7 @@ class Consumption(ConsumerRebalanceListener):
 
         Args:
             settings: ``kafka`` must be set.
-            topic: where the blocks of PREDICTION are.
+            topic: where the blocks are.
             group: the consumer group whose offsets say what the sink has.
             sink: where the rows go.
             intake: the door.
@@ -191,16 +191,10 @@ class Consumption(ConsumerRebalanceListener):
         self._metrics.on_refused(1)
         self._refusals += 1
         if self._refusals <= _REFUSALS_LOGGED:
-            row = batch.rows[0]
+            names = batch.rows.dtype.names or ()
+            row = dict(zip(names, batch.rows[0].item(), strict=True))
             logger.error(
-                "%s will never take the prediction %s of %s (tick %d of block %d of partition %d), left out: %s",
-                self._sink.name,
-                row["seq"],
-                row["symbol"].decode(),
-                row["source_index"],
-                row["source_offset"],
-                row["source_partition"],
-                error,
+                "%s will never take this row of %s, left out: %s: %s", self._sink.name, self._topic, row, error
             )
         return True
 

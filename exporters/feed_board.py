@@ -1,12 +1,13 @@
-"""The newest prediction of every symbol, how many there were, and its JSON text once somebody wanted it."""
+"""The newest message of every symbol of a channel, how many there were, and its JSON once somebody wanted it."""
 
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.feed_wire import encode_items, encode_symbol_name
-from stream.records import PREDICTION, Records
+from exporters.feed_channels import Channel, chain
+from exporters.feed_encode import encode_symbol_name
+from stream.records import Records
 
 Int64s = NDArray[np.int64]
 
@@ -22,12 +23,14 @@ class _Slots(dict[bytes, int]):
 class Board:
     """One *slot* for each symbol, numbered in the order they were first seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, channel: Channel) -> None:
+        """Make an empty one."""
+        self.channel = channel
         self._slots = _Slots()
         self.symbols: list[bytes] = []
         self._names: list[bytes] = []  # as JSON text
         self._texts: list[bytes] = []  # JSON of the newest row as of `_text_counts`, without its closing brace
-        self._rows: Records = np.zeros(_FIRST_ROOM, PREDICTION)
+        self._rows: Records = np.zeros(_FIRST_ROOM, channel.dtype)
         self._counts: Int64s = np.zeros(_FIRST_ROOM, np.int64)
         self._text_counts: Int64s = np.zeros(_FIRST_ROOM, np.int64)
 
@@ -36,7 +39,7 @@ class Board:
 
     @property
     def counts(self) -> Int64s:
-        """How many predictions of each slot there were: ``int64[slots]``, a view."""
+        """How many rows of each slot there were: ``int64[slots]``, a view."""
         return self._counts[: len(self.symbols)]
 
     @property
@@ -44,14 +47,22 @@ class Board:
         """The newest seq of each slot: ``uint64[slots]``, a view."""
         return self._rows["seq"][: len(self.symbols)]
 
-    def put(self, rows: Records) -> Int64s:
-        """Take ``PREDICTION[N]`` in order; return the slot of each: ``int64[N]``."""
+    def put(self, rows: Records) -> tuple[Int64s, Int64s]:
+        """Take rows in order; tell each of a chained channel the seq before it.
+
+        Returns:
+            The slot of each: ``int64[N]``; and the indices of those with which a symbol begins, or begins anew.
+        """
         slots = np.fromiter(map(self._slots.__getitem__, rows["symbol"].tolist()), np.int64, len(rows))
         if len(self._slots) > len(self.symbols):
             self._grow()
+        before = chain(slots, rows["seq"], self._rows["seq"])
+        first = np.flatnonzero((before == 0) | (rows["seq"] <= before))
+        if self.channel.chained:
+            rows["prev"] = before
         self._rows[slots] = rows  # where a slot comes twice, numpy keeps the last
         self._counts[: len(self.symbols)] += np.bincount(slots, minlength=len(self.symbols))
-        return slots
+        return slots, first
 
     def find(self, symbol: bytes) -> int | None:
         """Return the slot of a symbol, or None when it was never seen."""
@@ -59,7 +70,11 @@ class Board:
 
     def items(self, rows: Records, slots: Int64s) -> list[bytes]:
         """Return the JSON of rows without the closing brace, given the slot of each."""
-        return encode_items(rows, [self._names[slot] for slot in slots.tolist()])
+        return self.channel.encode(rows, [self._names[slot] for slot in slots.tolist()])
+
+    def newest(self, slots: Int64s) -> Records:
+        """Return the newest row of each slot, a copy."""
+        return self._rows[slots]
 
     def newest_items(self, slots: Int64s) -> list[bytes]:
         """Return the JSON of the newest row of each slot without the closing brace; each is made once."""
@@ -78,6 +93,6 @@ class Board:
         room = len(self._rows)
         if len(self.symbols) > room:
             more = max(room, len(self.symbols) - room)
-            self._rows = np.concatenate([self._rows, np.zeros(more, PREDICTION)])
+            self._rows = np.concatenate([self._rows, np.zeros(more, self.channel.dtype)])
             self._counts = np.concatenate([self._counts, np.zeros(more, np.int64)])
             self._text_counts = np.concatenate([self._text_counts, np.zeros(more, np.int64)])

@@ -7,19 +7,18 @@ and `pump` moves it on when there is room again. So a slow client costs memory, 
 import asyncio
 import logging
 import socket
-from collections import deque
-from dataclasses import dataclass
+import time
+from collections import defaultdict, deque
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
 from websockets.asyncio.server import ServerConnection
 from websockets.protocol import State
 
-from exporters.feed_board import Board, Int64s
+from exporters.feed_following import Following
+from exporters.feed_messages import Warn
 from exporters.feed_metrics import FeedMetrics
-from exporters.feed_wire import message_frame
-from exporters.protocol import Close, Mode, Subscriptions
+from exporters.feed_wire import Held, message_frame
+from exporters.protocol import BINARY_PROTOCOL, Close
 
 logger = logging.getLogger(__name__)
 
@@ -30,16 +29,8 @@ _TRANSPORT_BYTES: Final = 256 << 10
 _KERNEL_UNSENT_BYTES: Final = 64 << 10
 # A close waits until the client has read what was sent before; one that reads nothing is cut off after this.
 _CLOSE_WITHIN_S: Final = 5.0
+_LOOK_EVERY_S: Final = 0.005
 _REASON_BYTES: Final = 123  # of a close frame, says RFC 6455
-
-
-@dataclass(frozen=True)
-class Held:
-    """A frame, and what it holds."""
-
-    frame: bytes
-    items: int = 0
-    last: tuple[bytes, int] | None = None  # symbol and seq of its last prediction
 
 
 class FeedClient:
@@ -53,14 +44,11 @@ class FeedClient:
             queue_items: predictions held for it before it is closed as too slow.
             metrics: told what was sent.
         """
-        self.subscriptions = Subscriptions()
-        self.latest: NDArray[np.bool_] = np.zeros(0, bool)  # by slot: followed with `latest`
-        self.full: NDArray[np.bool_] = np.zeros(0, bool)  # by slot: followed with `full`
-        self.had: Int64s = np.zeros(0, np.int64)  # by slot: how many there were when it got the newest (`latest`)
-        self.full_key = b""  # the same for clients that get the same `full` predictions; empty for none
-        self.follows_latest = False
+        self.followings: defaultdict[str, Following] = defaultdict(Following)  # by channel
+        self.is_binary = connection.subprotocol == BINARY_PROTOCOL
+        self._deflates = bool(connection.protocol.extensions)
         self._connection, self._queue_items, self._metrics = connection, queue_items, metrics
-        self._held: deque[Held] = deque()
+        self._held: deque[tuple[Held, int]] = deque()  # with when it was held, ns
         self._held_items = 0
         self._snapshot_items = 0
         self._delivered: tuple[bytes, int] | None = None
@@ -83,31 +71,30 @@ class FeedClient:
         """Whether something waits here for room in the transport."""
         return bool(self._held)
 
-    def follow(self, board: Board) -> None:
-        """Bring `latest`, `full` and `had` up to date after the subscriptions or the symbols changed."""
-        modes = np.array(self.subscriptions.modes_of(board.symbols), np.uint8)
-        self.latest, self.full = modes == Mode.LATEST, modes == Mode.FULL
-        self.full_key = self.full.tobytes() if self.full.any() else b""
-        self.follows_latest = bool(self.latest.any())
-        self.had = np.concatenate([self.had, np.zeros(len(board) - len(self.had), np.int64)])
+    @property
+    def waiting(self) -> int:
+        """How many messages are held here."""
+        return self._held_items
 
-    def forget(self) -> None:
-        """The board was emptied: know of no symbol."""
-        self.latest = self.full = np.zeros(0, bool)
-        self.had = np.zeros(0, np.int64)
-        self.full_key, self.follows_latest = b"", False
+    @property
+    def subscribed(self) -> bool:
+        """Whether anything is followed."""
+        return any(following.subscriptions for following in self.followings.values())
 
-    def post(self, held: Held, snapshot: bool = False) -> None:
+    @property
+    def peer(self) -> str:
+        """Who it is, for logs."""
+        return str(self._connection.remote_address)
+
+    def post(self, held: Held) -> None:
         """Send a frame after all before it; close the client when too much waits for it."""
         if not self.open:
             return
         if not self._held and self._room():
             self._write(held)
             return
-        if snapshot:
-            self._snapshot_items = max(self._snapshot_items, held.items)
-        self._held.append(held)
-        # A message without predictions counts as one, so that replies are bounded too.
+        self._held.append((held, time.monotonic_ns()))
+        # A message without items counts as one, so that replies are bounded too.
         self._held_items += max(held.items, 1)
         if self._held_items > self._queue_items + self._snapshot_items:
             self._close_as_slow()
@@ -121,11 +108,21 @@ class FeedClient:
     def pump(self) -> None:
         """Send what is held, as far as there is room."""
         while self._held and self.open and self._room():
-            held = self._held.popleft()
+            held, since_ns = self._held.popleft()
             self._held_items -= max(held.items, 1)
+            self._metrics.queued.record_one(time.monotonic_ns() - since_ns)
             self._write(held)
         if not self._held:
             self._warned, self._held_items = False, 0
+
+    async def room(self) -> bool:
+        """Wait until nothing is held and the network has taken most of it; return whether the client is there.
+
+        For whoever sends the past: it goes as fast as the client reads. Cancelling it is safe.
+        """
+        while self.open and (self._held or not self._room()):
+            await asyncio.sleep(_LOOK_EVERY_S)
+        return self.open
 
     def close(self, code: Close, reason: str) -> None:
         """Close the connection after what is in the transport; what is held is dropped."""
@@ -150,7 +147,7 @@ class FeedClient:
 
     def _write(self, held: Held) -> None:
         # Frames are whole messages and `websockets` writes whole frames too (pong, close), so both may write.
-        self._connection.transport.write(held.frame)
+        self._connection.transport.write(held.deflated() if self._deflates else held.frame)
         self._metrics.sent += held.items
         if held.last is not None:
             self._delivered = held.last
@@ -158,8 +155,9 @@ class FeedClient:
     def _warn(self) -> None:
         self._warned = True
         text = f"{self._held_items} wait for you; above {self._queue_items} the feed closes with {Close.SLOW:d}"
-        warning = {"type": "warning", "code": "slow", "message": text, "id": None}
-        self._held.appendleft(Held(message_frame(warning)))  # ahead of what waits, or it would come too late
+        warning: Warn = {"type": "warning", "code": "slow", "message": text, "id": None}
+        # Ahead of what waits, or it would come too late.
+        self._held.appendleft((Held(message_frame(warning)), time.monotonic_ns()))
         self._held_items += 1
 
     def _close_as_slow(self) -> None:
@@ -168,7 +166,7 @@ class FeedClient:
         if self._delivered is not None:
             symbol, seq = self._delivered
             reason = f"too slow: {self._queue_items} waited; last delivered: {symbol.decode()} seq {seq}"
-        logger.warning("feed client %s: %s", self._connection.remote_address, reason)
+        logger.warning("feed client %s: %s", self.peer, reason)
         self.close(Close.SLOW, reason)
 
 

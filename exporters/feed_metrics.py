@@ -1,14 +1,16 @@
 """What the gateway counts. The hub adds to plain numbers; Prometheus's objects are made when it asks."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
+import numpy as np
+from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from stream.records import Records
-from stream.telemetry import StageLatencies
+from stream.telemetry import LatencyHistogram, StageLatencies
 
 # Each stage from when to when; the last two end when the gateway has read the prediction.
 _STAGES: Final = {
@@ -18,6 +20,8 @@ _STAGES: Final = {
     "publish": ("inferred_ns", "published_ns"),
 }
 _TO_GATEWAY: Final = {"publish_to_gateway": "published_ns", "total": "recv_ns"}
+_SENT: Final = "publish_to_send"
+_QUEUED: Final = "tickloom_feed_queue_seconds"
 
 
 class FeedMetrics:
@@ -26,14 +30,17 @@ class FeedMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register everything with ``registry``."""
         self.clients = 0
-        self.symbols = 0
+        self.symbols: dict[str, int] = {}  # by channel
+        self.queues: Callable[[], list[int]] = list  # messages held for each client
+        self.resumes: Counter[str] = Counter()  # symbols that clients resumed, by where from, or why not
+        self.queued = LatencyHistogram(_QUEUED, "How long frames waited for a client that is behind")
         self.sent = 0  # predictions handed to sockets, over all clients
         self.skipped = 0  # predictions that conflation left out, over all clients
         self.slow_closes = 0
         self.refused: Counter[str] = Counter()  # connections, by reason
         self.bad_messages: Counter[str] = Counter()  # of clients, by code
         self.lag_blocks: dict[int, int] = {}
-        self.stages = StageLatencies((*_STAGES, *_TO_GATEWAY))
+        self.stages = StageLatencies((*_STAGES, *_TO_GATEWAY, _SENT))
         registry.register(self.stages)
         registry.register(self)
 
@@ -52,11 +59,22 @@ class FeedMetrics:
         for stage, start in _TO_GATEWAY.items():
             stages[stage].record(read_ns - rows[start])
 
+    def on_sent(self, latencies_ns: NDArray[np.int64]) -> None:
+        """Record how long after they were published predictions were handed to the sockets: ``int64[N]``, in ns."""
+        stage = self.stages.stages[_SENT]
+        if len(latencies_ns) == 1:
+            stage.record_one(int(latencies_ns[0]))
+        else:
+            stage.record(latencies_ns)
+
     def collect(self) -> Iterable[Metric]:
         """Yield every metric: the protocol of a Prometheus collector."""
+        queues = self.queues()
         for name, text, value in (
             ("tickloom_feed_clients", "Clients of the feed", self.clients),
-            ("tickloom_feed_symbols", "Symbols that the feed knows", self.symbols),
+            ("tickloom_feed_symbols", "Symbols that the feed knows", self.symbols.get("prediction", 0)),
+            ("tickloom_feed_queued", "Messages held for slow clients, over all", sum(queues)),
+            ("tickloom_feed_queued_max", "Messages held for the slowest client", max(queues, default=0)),
         ):
             yield GaugeMetricFamily(name, text, value=value)
         for name, text, value in (
@@ -68,11 +86,13 @@ class FeedMetrics:
         for name, text, label, counts in (
             ("tickloom_feed_refused", "Connections refused or closed by us", "reason", self.refused),
             ("tickloom_feed_bad_messages", "Messages of clients that got an error", "code", self.bad_messages),
+            ("tickloom_feed_resumes", "Symbols that clients resumed, by outcome", "outcome", self.resumes),
         ):
             family = CounterMetricFamily(name, text, labels=[label])
             for key, count in counts.items():
                 family.add_metric([key], count)
             yield family
+        yield self.queued.metric()
         lag = GaugeMetricFamily("tickloom_consumer_lag_blocks", "Blocks behind the end", labels=["partition"])
         for partition, blocks in self.lag_blocks.items():
             lag.add_metric([str(partition)], blocks)

@@ -1,6 +1,7 @@
 """When to flush: at once when it was quiet, else 10 ms after the last time."""
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Final
 
@@ -10,23 +11,16 @@ FLUSH_EVERY_S: Final = 0.010
 
 
 class Pacer:
-    """Calls ``flush`` soon after each `poke`, at most once in FLUSH_EVERY_S; again while it returns True."""
+    """Calls ``flush`` soon after each `poke`, and again in as many seconds as it returns; once in FLUSH_EVERY_S."""
 
-    def __init__(self, flush: Callable[[], bool]) -> None:
+    def __init__(self, flush: Callable[[], float]) -> None:
         self._flush = flush
         self._last_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def poke(self) -> None:
         """There is something to flush."""
-        if self._timer is not None:
-            return
-        loop = asyncio.get_running_loop()
-        wait_s = self._last_s + FLUSH_EVERY_S - loop.time()
-        if wait_s > 0:
-            self._timer = loop.call_later(wait_s, self._run)
-        else:
-            self._run()
+        self._flush_in(0.0)
 
     def cancel(self) -> None:
         """Flush no more until the next poke."""
@@ -34,8 +28,20 @@ class Pacer:
             self._timer.cancel()
             self._timer = None
 
+    def _flush_in(self, wait_s: float) -> None:
+        loop = asyncio.get_running_loop()
+        at_s = max(loop.time() + wait_s, self._last_s + FLUSH_EVERY_S)
+        if self._timer is not None:
+            if self._timer.when() <= at_s:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(at_s, self._run) if at_s > loop.time() else None
+        if self._timer is None:
+            self._run()
+
     def _run(self) -> None:
         self._timer = None
         self._last_s = asyncio.get_running_loop().time()
-        if self._flush():
-            self.poke()
+        wait_s = self._flush()
+        if math.isfinite(wait_s):
+            self._flush_in(max(wait_s, FLUSH_EVERY_S))

@@ -1,4 +1,4 @@
-"""Follows every partition of ``predictions`` without a group: any number of gateways read the same.
+"""Follows every partition of some topics without a group: any number of gateways read the same.
 
 At the start it goes back far enough to know the newest prediction of each symbol, then it follows. When the broker
 is away it drops the connection, makes a new one as soon as somebody answers, and goes on where it was. When another
@@ -7,17 +7,19 @@ cluster answers, or a topic that ends before where we were, everything is forgot
 
 import asyncio
 import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
+import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from exporters.cluster import cluster_id
-from exporters.feed_hub import Hub
-from exporters.feed_metrics import FeedMetrics
+from exporters.feed_history import Segment
+from exporters.feed_inlets import Inlet
 from exporters.feed_pacer import Pacer
-from exporters.intake import Intake
 from exporters.waiting import BROKER_PATIENCE_S, Backoff, pause
 from stream.clock import Clock
 from stream.records import Records, join_records
@@ -33,38 +35,40 @@ _PAST_BLOCKS: Final = 2000
 _POLL_S: Final = 0.2  # how long `stop` may wait for getmany
 _WATCH_EVERY_S: Final = 1.0
 _RETRY_LIMIT_S: Final = 5.0
+_TOPIC_EVERY_S: Final = 5.0  # how soon a topic is found that others create
 # Rows that are worked off in one go: about 15 ms with one client of `full`. Clients are served in between.
 _CHUNK_ROWS: Final = 4096
 
 
 class Tail:
-    """Takes predictions from Kafka to the hub, for as long as it runs."""
+    """Takes messages from Kafka to the hub, for as long as it runs."""
 
     def __init__(
         self,
         settings: Settings,
-        topic: str,
-        intake: Intake,
-        hub: Hub,
+        topics: Sequence[str],
+        inlet: Inlet,
         pacer: Pacer,
-        metrics: FeedMetrics,
         health: Health,
         clock: Clock,
+        part: str = FEED,
     ) -> None:
         """Make it; `run` runs it.
 
         Args:
             settings: ``kafka`` must be set.
-            topic: where the blocks of PREDICTION are; it exists.
-            intake: decodes, checks and deduplicates.
-            hub: where the rows go.
+            topics: what to follow; those that are not there yet are waited for, as long as there is none at all.
+            inlet: where the messages go.
             pacer: told that there is something to flush.
-            metrics: told of latencies and how far behind we are.
-            health: told when Kafka is away.
+            health: told when Kafka is away, or has not been read yet.
             clock: gives the time at which rows were read.
+            part: what this is called in ``health``.
         """
-        self._settings, self._topic, self._intake, self._hub = settings, topic, intake, hub
-        self._pacer, self._metrics, self._health, self._clock = pacer, metrics, health, clock
+        self.lag_blocks: dict[int, int] = {}  # of the first topic; always the same object
+        self._settings, self._topics, self._inlet = settings, topics, inlet
+        self._pacer, self._health, self._clock, self._part = pacer, health, clock, part
+        self._kafka = "kafka" if part == FEED else f"kafka: {part}"
+        self._epoch: str | None = None
         self._next: dict[TopicPartition, int] = {}  # offsets up to which we have everything
         self._past_ends: dict[TopicPartition, int] = {}  # where the past ends that is being read, if it is
         self._consumer: Any = None
@@ -77,7 +81,7 @@ class Tail:
                 await self._run_connected(stop)
             except (KafkaError, TimeoutError, OSError) as error:
                 self._health.fail(
-                    "kafka",
+                    self._kafka,
                     f"Kafka at {self._settings.kafka} does not answer ({type(error).__name__}); "
                     "clients stay connected and get nothing new until it is back",
                 )
@@ -86,7 +90,10 @@ class Tail:
     async def _run_connected(self, stop: asyncio.Event) -> None:
         bootstrap = str(self._settings.kafka)
         epoch = await cluster_id(bootstrap)
-        partitions = await _partitions(bootstrap, self._topic)
+        partitions = await partitions_of(bootstrap, self._topics)
+        while not partitions and not stop.is_set():
+            await pause(stop, _TOPIC_EVERY_S)
+            partitions = await partitions_of(bootstrap, self._topics)
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap,
             group_id=None,
@@ -100,27 +107,30 @@ class Tail:
             self._consumer.assign(partitions)
             await asyncio.wait_for(self._seek(epoch, partitions), BROKER_PATIENCE_S)
             watch = asyncio.create_task(self._watch(partitions))
-            self._health.recover("kafka")
+            self._health.recover(self._kafka)
             self._backoff = Backoff(_RETRY_LIMIT_S)
             await self._pump(stop, watch)
         finally:
             if watch is not None:
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
-            await _end(self._consumer)
+            await end_consumer(self._consumer)
 
     async def _seek(self, epoch: str, partitions: list[TopicPartition]) -> None:
         starts = await self._consumer.beginning_offsets(partitions)
         ends = await self._consumer.end_offsets(partitions)
-        goes_on = epoch == self._hub.epoch and all(self._next.get(p, end + 1) <= end for p, end in ends.items())
+        goes_on = epoch == self._epoch and all(self._next.get(p, end + 1) <= end for p, end in ends.items())
         if not goes_on:
-            if self._hub.epoch is not None:
+            if self._epoch is not None:
                 self._health.fail(
-                    FEED, f"Kafka at {self._settings.kafka} numbers predictions anew: reading them again"
+                    self._part, f"Kafka at {self._settings.kafka} numbers messages anew: reading them again"
                 )
-            self._intake.forget_everything()
-            self._hub.begin(epoch)
+            self._inlet.forget()
             self._next = {p: max(starts[p], ends[p] - _PAST_BLOCKS) for p in partitions}
+            offsets = {p.partition: offset for p, offset in self._next.items() if p.topic == self._topics[0]}
+            for fanout in self._inlet.fanouts:
+                fanout.begin(epoch, offsets)
+            self._epoch = epoch
             self._past_ends = dict(ends)
             self._finish_past()
         for partition, offset in self._next.items():
@@ -132,42 +142,49 @@ class Tail:
             read_ns = self._clock()
             if watch.done():
                 watch.result()  # raises what the broker did not answer
-            accepted = [self._intake.read(p.partition, messages).rows for p, messages in read.items()]
-            for partition in read:
+            parts: list[Records] = []
+            segments: list[Segment] = []
+            for partition, messages in read.items():
+                rows = self._inlet.read(partition.topic, partition.partition, messages)
                 self._next[partition] = await self._consumer.position(partition)
-            accepted = [rows for rows in accepted if len(rows)]
-            if accepted:
-                await self._hand_on(join_records(accepted), read_ns)
+                if len(rows):
+                    parts.append(rows)
+                    segments.append(Segment(len(rows), partition.partition, self._next[partition]))
+            if parts:
+                rows = parts[0] if len(parts) == 1 else _join(parts)
+                await self._hand_on(rows, segments, read_ns)
             self._finish_past()
 
-    async def _hand_on(self, rows: Records, read_ns: int) -> None:
-        for start in range(0, len(rows), _CHUNK_ROWS):
+    async def _hand_on(self, rows: Records, segments: list[Segment], read_ns: int) -> None:
+        start = 0
+        for some in _portions(segments):
             if start:
                 await asyncio.sleep(0)
-            chunk = rows[start : start + _CHUNK_ROWS]
-            if self._past_ends:
-                self._hub.fill(chunk)
-                continue
-            self._metrics.on_read(chunk, read_ns)
-            self._hub.publish(chunk)
-            self._pacer.poke()
+            stop = start + sum(segment.rows for segment in some)
+            is_past = bool(self._past_ends)
+            self._inlet.take(rows[start:stop], some, is_past, read_ns)
+            start = stop
+            if not is_past:
+                self._pacer.poke()
 
     def _finish_past(self) -> None:
         if self._past_ends and all(self._next[p] >= end for p, end in self._past_ends.items()):
             self._past_ends = {}
-            logger.info("%d symbols known from the past", len(self._hub.board))
-            self._hub.show_all()
-            self._health.recover(FEED)
+            for fanout in self._inlet.fanouts:
+                logger.info("%s: %d symbols known from the past", fanout.channel.name, len(fanout.board))
+                fanout.show_all()
+            self._health.recover(self._part)
 
     async def _watch(self, partitions: list[TopicPartition]) -> None:
         """Say for ever how far we are behind; ends with the error when the broker does not answer."""
         while True:
             ends = await asyncio.wait_for(self._consumer.end_offsets(partitions), BROKER_PATIENCE_S)
-            self._metrics.lag_blocks = {p.partition: max(0, end - self._next[p]) for p, end in ends.items()}
+            behind = {p: max(0, end - self._next[p]) for p, end in ends.items()}
+            self.lag_blocks.update({p.partition: n for p, n in behind.items() if p.topic == self._topics[0]})
             await asyncio.sleep(_WATCH_EVERY_S)
 
 
-async def _end(consumer: Any) -> None:
+async def end_consumer(consumer: Any) -> None:
     """End a consumer completely, whether its broker answers or not."""
     stopping = asyncio.create_task(consumer.stop())
     await asyncio.wait({stopping}, timeout=BROKER_PATIENCE_S)
@@ -177,8 +194,8 @@ async def _end(consumer: Any) -> None:
         await consumer._client.close()  # noqa: SLF001
 
 
-async def _partitions(bootstrap: str, topic: str) -> list[TopicPartition]:
-    """Return the partitions of a topic.
+async def partitions_of(bootstrap: str, topics: Sequence[str]) -> list[TopicPartition]:
+    """Return the partitions of those topics that exist.
 
     Raises:
         KafkaError: the cluster does not answer.
@@ -186,9 +203,37 @@ async def _partitions(bootstrap: str, topic: str) -> list[TopicPartition]:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=int(BROKER_PATIENCE_S * 1000))
     try:
         await admin.start()
-        for info in await admin.describe_topics():
-            if info["topic"] == topic:
-                return [TopicPartition(topic, int(partition["partition"])) for partition in info["partitions"]]
+        return [
+            TopicPartition(info["topic"], int(partition["partition"]))
+            for info in await admin.describe_topics()
+            if info["topic"] in topics
+            for partition in info["partitions"]
+        ]
     finally:
         await admin.close()
-    raise KafkaError(f"no topic {topic}")
+
+
+def _portions(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
+    """Cut segments into portions of up to _CHUNK_ROWS rows; a segment that is cut is whole with its last part."""
+    portion: list[Segment] = []
+    rows = 0
+    for segment in segments:
+        left = segment.rows
+        while left:
+            part = min(left, _CHUNK_ROWS - rows)
+            left -= part
+            portion.append(replace(segment, rows=part, is_last=left == 0))
+            rows += part
+            if rows == _CHUNK_ROWS:
+                yield portion
+                portion, rows = [], 0
+    if portion:
+        yield portion
+
+
+def _join(parts: list[Records]) -> Records:
+    if parts[0].dtype.hasobject:
+        return np.concatenate(parts)
+    # What is joined is read-only, and chained rows are written to.
+    joined = join_records(parts)
+    return joined if joined.flags.writeable or "prev" not in (joined.dtype.names or ()) else joined.copy()

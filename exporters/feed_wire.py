@@ -1,17 +1,19 @@
-"""How predictions look on the feed: JSON text, made by columns, and the WebSocket frames around it. Pure.
+"""The WebSocket frames of the feed: JSON text, or a header and records. Pure.
 
 A message holds one or many predictions:
 
-    {"type":"prediction","send_ns":...,"predictions":[{"symbol":"AIG","seq":7,...,"published_ns":...},...]}
+    {"type":"prediction","epoch":...,"send_ns":...,"predictions":[{"symbol":"AIG","seq":7,...},...]}
 
 Always the same shape, however many are due at once. With 200 due, to send and read one (Python client) takes 1.9 us
 in a list and 10.2 us as a message of its own, also when all of those go in one write; and a reader that handles the
 list at a low rate handles it at a high one. A frame from a server is not masked: the same bytes go to every client.
 
-Numbers that end in ``_ns`` are integers above 2**53: a reader with doubles (JavaScript) sees them to 256 ns.
+A binary message is FEED_HEADER, ``count`` records of ``record_bytes`` each, and (where the flag says so) ``count``
+little-endian ``uint32``, how many messages each skipped. ``numpy.frombuffer(message, record, count, 64)`` reads it.
 """
 
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -19,67 +21,111 @@ import orjson
 from numpy.typing import NDArray
 from websockets.frames import Frame, Opcode
 
-from stream.records import FLAG_WARMING, Records
+from exporters.feed_channels import Channel
+from stream.records import Records
 
 # About 230 KiB: clients commonly refuse messages above 1 MiB, and a page draws in between.
 MAX_ITEMS: Final = 512
+# Of a binary message, about 600 KiB.
+MAX_RECORDS: Final = 4096
 
-_ITEM: Final = (
-    b'{"symbol":%b,"seq":%d,"event_ns":%d,"ref_price":%b,"horizon_ns":%d,"p_down":%b,"p_flat":%b,"p_up":%b,'
-    b'"expected_return_bps":%b,"model":"%016x","warming":%b,"recv_ns":%d,"consumed_ns":%d,"features_ns":%d,'
-    b'"inferred_ns":%d,"published_ns":%d'
-)
-_BEFORE_PRICE: Final = ("seq", "event_ns")
-_STAMPS: Final = ("recv_ns", "consumed_ns", "features_ns", "inferred_ns", "published_ns")
-_PROBABILITIES: Final = ("p_down", "p_flat", "p_up", "expected_return_bps")
-_BOOL: Final = (b"false", b"true")
+SNAPSHOT: Final = "snapshot"
 
-
-def encode_items(rows: Records, names: Sequence[bytes]) -> list[bytes]:
-    """Return each of ``PREDICTION[N]`` as a JSON object without its closing brace, so that a field can follow.
-
-    About 2 us each; ``orjson.dumps`` of a dict with numpy scalars takes 8.
-
-    Args:
-        rows: all numbers are finite.
-        names: the symbol of each row as JSON text, quotes and all.
-    """
-    warming = [_BOOL[flag] for flag in (rows["flags"] & FLAG_WARMING).tolist()]
-    columns = [
-        names,
-        *(rows[name].tolist() for name in _BEFORE_PRICE),
-        _decimals(rows["ref_price"]),
-        rows["horizon_ns"].tolist(),
-        *(_decimals(rows[name]) for name in _PROBABILITIES),
-        rows["model_id"].tolist(),
-        warming,
-        *(rows[name].tolist() for name in _STAMPS),
+FEED_HEADER: Final = np.dtype(
+    [
+        ("magic", "S4"),
+        ("version", "<u2"),
+        ("channel", "<u2"),
+        ("is_snapshot", "<u2"),
+        ("has_skipped", "<u2"),
+        ("count", "<u4"),
+        ("record_bytes", "<u4"),
+        ("reserved", "<u4"),
+        ("send_ns", "<i8"),
+        ("epoch", "S32"),
     ]
-    return [_ITEM % values for values in zip(*columns, strict=True)]
+)
+FEED_MAGIC: Final = b"TLF1"
+_VERSION: Final = 1
+# Shorter messages do not become shorter.
+_WORTH_DEFLATING_BYTES: Final = 128
+_RSV1: Final = 0x40  # of the first byte of a frame: this message is compressed
 
 
-def _decimals(numbers: NDArray[Any]) -> list[bytes]:
-    """The shortest text that reads back to the same float32 or float64, of each."""
-    return orjson.dumps(np.ascontiguousarray(numbers), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
+class Held:
+    """A frame, and what it holds; shared by all clients that get it."""
+
+    __slots__ = ("_deflated", "frame", "items", "last")
+
+    def __init__(self, frame: bytes, items: int = 0, last: tuple[bytes, int] | None = None) -> None:
+        """Hold a frame.
+
+        Args:
+            frame: a whole WebSocket frame.
+            items: how many messages of a channel are in it.
+            last: symbol and seq of the last of them.
+        """
+        self.frame, self.items, self.last = frame, items, last
+        self._deflated: bytes | None = None
+
+    def deflated(self) -> bytes:
+        """Return the frame compressed on its own (permessage-deflate without context), made once for all."""
+        if self._deflated is None:
+            self._deflated = _deflate(self.frame)
+        return self._deflated
 
 
-def encode_symbol_name(symbol: bytes) -> bytes:
-    """Return a symbol as JSON text, with quotes."""
-    return orjson.dumps(symbol.decode("ascii"))
-
-
-def message_frame(message: dict[str, Any]) -> bytes:
+def message_frame(message: Mapping[str, Any]) -> bytes:
     """Return the WebSocket frame of one message."""
-    return _frame(orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS))
+    return _text(orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS))
 
 
-def items_frames(kind: bytes, items: Sequence[bytes], send_ns: int) -> Iterator[tuple[bytes, int]]:
+def items_frames(
+    channel: Channel, is_snapshot: bool, items: Sequence[bytes], epoch: str | None, send_ns: int
+) -> Iterator[tuple[bytes, int]]:
     """Yield frames that hold whole JSON objects, and how many are in each."""
+    kind = b'snapshot","channel":"%b' % channel.name.encode() if is_snapshot else channel.name.encode()
+    head = b'{"type":"%b","epoch":%b,"send_ns":%d,"%b":[' % (
+        kind,
+        orjson.dumps(epoch),
+        send_ns,
+        channel.plural.encode(),
+    )
     for start in range(0, len(items), MAX_ITEMS):
         part = items[start : start + MAX_ITEMS]
-        text = b'{"type":"%b","send_ns":%d,"predictions":[%b]}' % (kind, send_ns, b",".join(part))
-        yield _frame(text), len(part)
+        yield _text(b"%b%b]}" % (head, b",".join(part))), len(part)
 
 
-def _frame(text: bytes) -> bytes:
+def records_frames(
+    channel: Channel,
+    is_snapshot: bool,
+    rows: Records,
+    skipped: NDArray[np.int64] | None,
+    epoch: str | None,
+    send_ns: int,
+) -> Iterator[tuple[bytes, int]]:
+    """Yield frames that hold records, and how many are in each."""
+    for start in range(0, len(rows), MAX_RECORDS):
+        part = rows[start : start + MAX_RECORDS]
+        header = np.zeros(1, FEED_HEADER)
+        header["magic"], header["version"], header["channel"] = FEED_MAGIC, _VERSION, channel.number
+        header["is_snapshot"], header["has_skipped"] = is_snapshot, skipped is not None
+        header["count"], header["record_bytes"] = len(part), channel.dtype.itemsize
+        header["send_ns"], header["epoch"] = send_ns, b"" if epoch is None else epoch.encode()
+        counts = b"" if skipped is None else skipped[start : start + MAX_RECORDS].astype("<u4").tobytes()
+        data = header.tobytes() + part.tobytes() + counts
+        yield Frame(Opcode.BINARY, data).serialize(mask=False), len(part)
+
+
+def _text(text: bytes) -> bytes:
     return Frame(Opcode.TEXT, text).serialize(mask=False)
+
+
+def _deflate(frame: bytes) -> bytes:
+    data = frame[{126: 4, 127: 10}.get(frame[1], 2) :]
+    if len(data) < _WORTH_DEFLATING_BYTES:
+        return frame  # RFC 7692: whether a message is compressed is said by the message
+    deflate = zlib.compressobj(1, zlib.DEFLATED, -zlib.MAX_WBITS)
+    short = deflate.compress(data) + deflate.flush(zlib.Z_SYNC_FLUSH)
+    plain = Frame(Opcode(frame[0] & 0x0F), short[:-4]).serialize(mask=False)
+    return bytes([plain[0] | _RSV1]) + plain[1:]

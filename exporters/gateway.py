@@ -1,50 +1,73 @@
 """The gateway: the WebSocket feed at ``/feed``, and the page, on one port.
 
-    predictions ─▶ feed_tail ─▶ feed_hub (feed_board) ─▶ feed_client, one per connection ─▶ desks, browsers
-    (Kafka)        Intake       fan-out, JSON once        queue, back-pressure             feed_session answers them
+    topics  ─▶ feed_tail ─▶ feed_inlets ─▶ feed_fanout, one per channel ─▶ feed_client ─▶ desks, browsers
+    (Kafka)                 rows, bars     JSON once, history in memory    queue          feed_session answers them
+       └─────▶ feed_archive ─▶ feed_catchup: resume and replay ───────────────▲
 
 Any number of gateways give the same symbol, seq and epoch for the same prediction, so a client may listen to two
-and take whichever is first. The messages are described in `exporters.protocol` and `exporters.feed_wire`.
+and take whichever is first, and resume at any. The messages are in `exporters.feed_messages` and docs/feed.md.
 """
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+import resource
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import NegotiationError
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
 from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
 
+from exporters.feed_archive import Archive, make_readers
+from exporters.feed_asyncapi import as_json
+from exporters.feed_auth import Door
+from exporters.feed_channels import BAR_NS
 from exporters.feed_hub import Hub
+from exporters.feed_inlets import (
+    Inlet,
+    JsonInlet,
+    PredictionInlet,
+    RejectedInlet,
+    TickInlet,
+    decode_predictions,
+    decode_ticks,
+)
+from exporters.feed_messages import GoingAway
 from exporters.feed_metrics import FeedMetrics
 from exporters.feed_pacer import Pacer
 from exporters.feed_page import http_response, page_response
-from exporters.feed_session import FIRST_STEP_WITHIN_S, Sessions, origin_is_ours
+from exporters.feed_session import FIRST_STEP_WITHIN_S, HEARTBEAT_EVERY_S, Rules, origin_is_ours
+from exporters.feed_session import serve as serve_session
 from exporters.feed_tail import FEED, Tail
 from exporters.intake import Intake
 from exporters.metrics import IntakeMetrics
-from exporters.protocol import MAX_INBOUND_BYTES, Close
-from stream.clock import Clock, wall_ns
+from exporters.protocol import BINARY_PROTOCOL, JSON_PROTOCOL, MAX_INBOUND_BYTES, Close
+from stream.clock import NS_PER_S, Clock, wall_ns
 from stream.errors import SettingsError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
-from stream.topics import PREDICTIONS, await_topics
+from stream.topics import PREDICTIONS, REJECTED_TICKS, TICKS, await_topics
 
 logger = logging.getLogger(__name__)
 
-# Each is a file descriptor, of which a process commonly has 1,024, and one visit of each flush, every 10 ms.
-MAX_CLIENTS: Final = 500
-HEARTBEAT_EVERY_S: Final = 1.0
+# What a process needs besides one file descriptor for each client: Kafka, telemetry, handshakes.
+_OTHER_FILES: Final = 256
 # Clients that are told have this long to go to another gateway before they are closed.
 GOING_AWAY_S: Final = 1.0
 _CLOSE_WITHIN_S: Final = 2.0
 # A dead peer is found after 20 + 40 s; a slow one may take that long to get to the ping behind its data.
 _PING_EVERY_S: Final = 20.0
 _PONG_WITHIN_S: Final = 40.0
+# Topics that are read once somebody follows one of their channels.
+_ON_DEMAND: Final = {"tick": TICKS, "halt": TICKS, "status": REJECTED_TICKS, "model": "models"}
+_MODEL_TOPICS: Final = ("models", "model.scores")
+_COMPRESS: Final = "compress=deflate"  # in the query of /feed
 
 
 @dataclass(frozen=True)
@@ -99,13 +122,26 @@ class Gateway:
         self._health = Health("gateway", {FEED: "the newest predictions are not read from Kafka yet"})
         self._metrics = FeedMetrics(self._registry)
         self._intake_metrics = IntakeMetrics(self._registry)
-        self._hub = Hub(self._metrics, clock)
+        self._hub = Hub(self._metrics, clock, settings.gateway_memory)
         self._pacer = Pacer(self._hub.flush)
-        token = settings.feed_token
-        self._token = None if token is None else token.get_secret_value()
-        self._sessions = Sessions(
-            self._hub, self._metrics, clock, settings.gateway_queue, self._token, first_step_within_s
+        self._inlet = PredictionInlet(self._hub, Intake(self._intake_metrics), self._metrics)
+        self._door = Door(settings)
+        readers = make_readers()
+        self._rules = Rules(
+            self._hub,
+            self._metrics,
+            clock,
+            self._door,
+            {
+                "prediction": Archive(settings, topic, decode_predictions, readers),
+                "tick": Archive(settings, TICKS, decode_ticks, readers),
+            },
+            self._want,
+            settings.gateway_queue,
+            first_step_within_s,
         )
+        self._wanted: dict[str, asyncio.Event] = {topic: asyncio.Event() for topic in _ON_DEMAND.values()}
+        self._bars_wanted = asyncio.Event()
         self._connections = 0
 
     async def run(self, stop: asyncio.Event, on_ready: OnReady | None = None) -> None:
@@ -127,7 +163,10 @@ class Gateway:
             logger.info("feed at %s, page at %s", where.feed, where.page)
             if on_ready is not None:
                 on_ready(where)
-            tasks = [asyncio.create_task(self._follow(stop)), asyncio.create_task(self._beat())]
+            ready = asyncio.Event()
+            tasks = [asyncio.create_task(self._follow(stop, ready)), asyncio.create_task(self._beat())]
+            tasks.append(asyncio.create_task(self._follow_bars()))
+            tasks += [asyncio.create_task(self._follow_on_demand(topic, ready)) for topic in self._wanted]
             try:
                 await self._until(stop, tasks)
             finally:
@@ -144,7 +183,7 @@ class Gateway:
         return {
             "clients": metrics.clients,
             "predictions": intake.received,
-            "symbols": metrics.symbols,
+            "symbols": metrics.symbols.get("prediction", 0),
             "sent": metrics.sent,
             "skipped": metrics.skipped,
             "duplicates": intake.duplicates,
@@ -164,20 +203,39 @@ class Gateway:
         finally:
             stopped.cancel()
 
-    async def _follow(self, stop: asyncio.Event) -> None:
+    async def _follow(self, stop: asyncio.Event, ready: asyncio.Event) -> None:
         if await await_topics(self._settings, self._health, stop):
-            tail = Tail(
-                self._settings,
-                self._topic,
-                Intake(self._intake_metrics),
-                self._hub,
-                self._pacer,
-                self._metrics,
-                self._health,
-                self._clock,
-            )
-            # Not `stop`: clients get what comes until they are closed.
-            await tail.run(asyncio.Event())
+            ready.set()
+            await self._tail([self._topic], self._inlet, FEED)
+
+    async def _follow_on_demand(self, topic: str, ready: asyncio.Event) -> None:
+        await ready.wait()
+        await self._wanted[topic].wait()
+        match topic:
+            case "ticks":
+                await self._tail([TICKS], TickInlet(self._hub), topic)
+            case "ticks.rejected":
+                await self._tail([REJECTED_TICKS], RejectedInlet(self._hub), topic)
+            case _:
+                await self._tail(_MODEL_TOPICS, JsonInlet(self._hub), topic)
+
+    async def _follow_bars(self) -> None:
+        await self._bars_wanted.wait()
+        await self._inlet.begin_bars()
+        await asyncio.Event().wait()  # a task that ends ends the gateway
+
+    async def _tail(self, topics: Sequence[str], inlet: Inlet, part: str) -> None:
+        tail = Tail(self._settings, topics, inlet, self._pacer, self._health, self._clock, part)
+        if part == FEED:
+            self._metrics.lag_blocks = tail.lag_blocks
+        # Never told to stop: clients get what comes until they are closed.
+        await tail.run(asyncio.Event())
+
+    def _want(self, channel: str) -> None:
+        if channel in BAR_NS:
+            self._bars_wanted.set()
+        if channel in _ON_DEMAND:
+            self._wanted[_ON_DEMAND[channel]].set()
 
     async def _beat(self) -> None:
         while True:
@@ -187,6 +245,7 @@ class Gateway:
 
     async def _listen(self) -> Server:
         settings = self._settings
+        _allow_files(settings.gateway_clients)
         # Handshakes that fail (port scans, health checks) are no errors of ours; our own are logged by sessions.
         quiet = logging.getLogger("exporters.gateway.websockets")
         quiet.setLevel(logging.CRITICAL)
@@ -196,7 +255,10 @@ class Gateway:
                 settings.host,
                 settings.gateway_port,
                 process_request=self._on_request,
-                compression=None,  # the same bytes go to every client; to compress would be work for each
+                subprotocols=[Subprotocol(JSON_PROTOCOL), Subprotocol(BINARY_PROTOCOL)],
+                select_subprotocol=_select_subprotocol,
+                compression=None,  # for who asks for it, see `_on_request`
+                reuse_port=settings.gateway_shared_port or None,
                 max_size=MAX_INBOUND_BYTES,
                 ping_interval=_PING_EVERY_S,
                 ping_timeout=_PONG_WITHIN_S,
@@ -210,30 +272,41 @@ class Gateway:
                 "set another gateway_port, or 0 for any"
             ) from None
 
-    def _on_request(self, _: ServerConnection, request: Request) -> Response | None:
+    def _on_request(self, connection: ServerConnection, request: Request) -> Response | None:
         path = request.path.partition("?")[0]
+        if path == "/asyncapi.json":
+            return http_response(HTTPStatus.OK, as_json(), "application/json")
         if path != "/feed":
             return page_response(path)
-        if not origin_is_ours(request, self._token is not None):
+        if not origin_is_ours(request, not self._door.open):
             self._metrics.refused["origin"] += 1
             return http_response(HTTPStatus.FORBIDDEN, b"the feed is not for pages of other sites (Origin)\n")
-        if self._connections >= MAX_CLIENTS:
+        if self._connections >= self._settings.gateway_clients:
             self._metrics.refused["full"] += 1
-            text = f"there are {MAX_CLIENTS} clients already; use another gateway\n".encode()
+            text = f"there are {self._settings.gateway_clients} clients already; use another gateway\n".encode()
             return http_response(HTTPStatus.SERVICE_UNAVAILABLE, text, Retry_After="5")
+        if _COMPRESS in request.path.partition("?")[2].split("&"):
+            # Without context, so that a frame is compressed once for all clients that get it.
+            factory = ServerPerMessageDeflateFactory(server_no_context_takeover=True)
+            connection.protocol.available_extensions = [factory]
         return None
 
     async def _serve(self, connection: ServerConnection) -> None:
         self._connections += 1
         try:
-            await self._sessions.serve(connection)
+            await serve_session(connection, self._rules)
         finally:
             self._connections -= 1
 
     async def _say_goodbye(self, server: Server) -> None:
         server.close(close_connections=False)  # nobody new; this returns at once
         if self._hub.clients:
-            self._hub.tell_all({"type": "going_away", "deadline_ms": int(GOING_AWAY_S * 1000)})
+            going: GoingAway = {
+                "type": "going_away",
+                "deadline_ms": int(GOING_AWAY_S * 1000),
+                "deadline_ns": self._clock() + int(GOING_AWAY_S * NS_PER_S),
+            }
+            self._hub.tell_all(going)
             deadline_s = asyncio.get_running_loop().time() + GOING_AWAY_S
             while self._hub.clients and asyncio.get_running_loop().time() < deadline_s:
                 await asyncio.sleep(0.02)
@@ -241,3 +314,26 @@ class Gateway:
             client.close(Close.GOING_AWAY, "the gateway stops")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(server.wait_closed(), _CLOSE_WITHIN_S + 5.0)
+
+
+def _select_subprotocol(_: ServerConnection, offered: Sequence[Subprotocol]) -> Subprotocol | None:
+    """JSON for who offers nothing; who offers only what we do not speak is refused with words."""
+    for name in (JSON_PROTOCOL, BINARY_PROTOCOL):
+        if name in offered:
+            return Subprotocol(name)
+    if offered:
+        raise NegotiationError(
+            f"the subprotocols are {JSON_PROTOCOL} and {BINARY_PROTOCOL}, not {', '.join(offered)[:100]}"
+        )
+    return None
+
+
+def _allow_files(clients: int) -> None:
+    """Raise our own limit of open files, as far as we may, to what so many clients need."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = clients + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+        if limit < wanted:
+            logger.warning("%d open files are allowed, and %d clients may come: raise the limit", limit, clients)

@@ -38,6 +38,46 @@ class Message(Protocol):
     def value(self) -> bytes | None: ...
 
 
+class Door(Protocol):
+    """How a consumption gets rows out of messages."""
+
+    def read(self, partition: int, messages: Iterable[Message]) -> Accepted:
+        """Return the new rows of some messages of one partition, in order."""
+        ...
+
+    def forget(self, partition: int) -> None:
+        """Know nothing of a partition: somebody else may have gone on with it."""
+        ...
+
+    def forget_everything(self) -> None:
+        """Start anew: everything that comes is new."""
+        ...
+
+
+class PlainIntake:
+    """Decodes blocks of any record. For a sink that itself drops what it has: nothing is remembered."""
+
+    def __init__(self, dtype: np.dtype[np.void], metrics: IntakeMetrics) -> None:
+        self._dtype, self._metrics = dtype, metrics
+
+    def read(self, partition: int, messages: Iterable[Message]) -> Accepted:
+        """Return every row that can be read, in order."""
+        blocks = []
+        for message in messages:
+            try:
+                blocks.append(decode_block(message.value or b"", self._dtype))
+            except RecordError as error:
+                self._metrics.on_bad_block(type(error).__name__)
+                logger.warning("block %d of partition %d is left out: %s", message.offset, partition, error)
+        return Accepted(join_records(blocks) if blocks else np.zeros(0, self._dtype))
+
+    def forget(self, partition: int) -> None:
+        """Nothing was remembered."""
+
+    def forget_everything(self) -> None:
+        """Nothing was remembered."""
+
+
 class Intake:
     """Decodes, checks and deduplicates what comes out of the ``predictions`` topic."""
 
@@ -110,13 +150,19 @@ def plausible(rows: Records) -> NDArray[np.bool_]:
 
     A symbol is printable ASCII, a seq starts at 1, prices and probabilities are finite, a position is in bounds.
     """
-    symbol = np.ascontiguousarray(rows["symbol"]).view(np.uint8).reshape(len(rows), SYMBOL_BYTES)
-    printable = (symbol >= 33) & (symbol <= 126)
-    # Zeros only as padding: no printable character stands after a zero, and every byte is one or the other.
-    good: NDArray[np.bool_] = (printable | (symbol == 0)).all(axis=1) & printable[:, 0]
-    good &= ~(printable[:, 1:] & ~printable[:, :-1]).any(axis=1)
+    good = readable_symbols(rows["symbol"])
     good &= (rows["seq"] >= 1) & (rows["seq"] < 1 << 53)  # 2**53: readers with doubles count exactly up to there
     good &= (rows["source_offset"] >= 0) & (rows["source_offset"] < _OFFSETS) & (rows["source_index"] < _INDICES)
     for name in _FINITE:
         good &= np.isfinite(rows[name])
+    return good
+
+
+def readable_symbols(symbols: NDArray[np.bytes_]) -> NDArray[np.bool_]:
+    """Return which of ``S24[N]`` are printable ASCII, and something: ``bool[N]``."""
+    symbol = np.ascontiguousarray(symbols).view(np.uint8).reshape(len(symbols), SYMBOL_BYTES)
+    printable = (symbol >= 33) & (symbol <= 126)
+    # Zeros only as padding: no printable character stands after a zero, and every byte is one or the other.
+    good: NDArray[np.bool_] = (printable | (symbol == 0)).all(axis=1) & printable[:, 0]
+    good &= ~(printable[:, 1:] & ~printable[:, :-1]).any(axis=1)
     return good

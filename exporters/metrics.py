@@ -55,21 +55,28 @@ class IntakeMetrics:
 class SinkMetrics:
     """What became of the batches of a sink."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        """Register everything with ``registry``."""
-        self._written = Counter("tickloom_predictions_written", "Predictions that the sink has", registry=registry)
-        self._refused = Counter(
-            "tickloom_predictions_refused", "Predictions that the sink will never take", registry=registry
-        )
-        self._retries = Counter("tickloom_sink_retries", "Batches that had to be tried again", registry=registry)
+    def __init__(self, registry: CollectorRegistry, rows: str = "predictions") -> None:
+        """Register everything with ``registry``.
+
+        Args:
+            registry: of the process.
+            rows: what they are. Of anything but predictions all metrics are named for it, as in
+                ``tickloom_outcomes_sink_up``.
+        """
+        name, what = f"tickloom_{rows}", rows.replace("_", " ").capitalize()
+        sink = "tickloom_sink" if rows == "predictions" else f"{name}_sink"
+        lag = "tickloom_consumer_lag_blocks" if rows == "predictions" else f"{name}_lag_blocks"
+        self._written = Counter(f"{name}_written", f"{what} that the sink has", registry=registry)
+        self._refused = Counter(f"{name}_refused", f"{what} that the sink will never take", registry=registry)
+        self._retries = Counter(f"{sink}_retries", "Batches that had to be tried again", registry=registry)
         self._seconds = Histogram(
-            "tickloom_sink_write_seconds",
+            f"{sink}_write_seconds",
             "From a batch to its acknowledgement",
             buckets=_WRITE_BUCKETS_S,
             registry=registry,
         )
-        self._up = Gauge("tickloom_sink_up", "1 while the sink takes what we write", registry=registry)
-        self._lag = Gauge("tickloom_consumer_lag_blocks", "Blocks behind the end", ["partition"], registry=registry)
+        self._up = Gauge(f"{sink}_up", "1 while the sink takes what we write", registry=registry)
+        self._lag = Gauge(lag, "Blocks behind the end", ["partition"], registry=registry)
         self.written = 0
         self.refused = 0
         self.lag_blocks: dict[int, int] = {}

@@ -2,14 +2,17 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import numpy as np
 from prometheus_client import CollectorRegistry
 
 from exporters.batch import Sink
 from exporters.consume import Consumption
-from exporters.intake import Intake
+from exporters.intake import Intake, PlainIntake
 from exporters.metrics import IntakeMetrics, SinkMetrics
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
@@ -18,6 +21,15 @@ from stream.topics import APP_ID, PREDICTIONS
 logger = logging.getLogger(__name__)
 
 OnReady = Callable[[str], None]  # called with the URL that a process serves, once it does
+
+
+@dataclass(frozen=True)
+class SideFlow:
+    """Another topic that goes to the same sink, with a group and metrics of its own."""
+
+    topic: str
+    dtype: np.dtype[np.void]
+    name: str  # of its rows, as in metrics and the group
 
 
 def group_of(exporter: str) -> str:
@@ -33,6 +45,7 @@ async def run_sink(
     max_rows: int,
     max_age_s: float,
     on_ready: OnReady | None = None,
+    side_flows: Sequence[SideFlow] = (),
 ) -> None:
     """Take predictions to ``sink`` until ``stop`` is set; then drain, commit and close it.
 
@@ -44,6 +57,7 @@ async def run_sink(
         max_rows: a batch is written at this size.
         max_age_s: a smaller one is written at this age.
         on_ready: told the URL of ``/metrics`` and ``/health``.
+        side_flows: what else goes there.
     """
     registry = CollectorRegistry()
     intake_metrics, sink_metrics = IntakeMetrics(registry), SinkMetrics(registry)
@@ -58,24 +72,31 @@ async def run_sink(
             "written": sink_metrics.written,
             "refused": sink_metrics.refused,
             "lag_blocks": {str(partition): lag for partition, lag in sorted(sink_metrics.lag_blocks.items())},
+            **{flow.name: metrics.written for flow, metrics in zip(side_flows, side_metrics, strict=True)},
         }
 
-    consumption = Consumption(
-        settings,
-        topic=PREDICTIONS,
-        group=group_of(exporter),
-        sink=sink,
-        intake=Intake(intake_metrics),
-        metrics=sink_metrics,
-        health=health,
-        max_rows=max_rows,
-        max_age_s=max_age_s,
-    )
+    side_metrics = [SinkMetrics(registry, flow.name) for flow in side_flows]
+    consume = partial(Consumption, settings, sink=sink, health=health, max_rows=max_rows, max_age_s=max_age_s)
+    intake = Intake(intake_metrics)
+    consumptions = [consume(topic=PREDICTIONS, group=group_of(exporter), intake=intake, metrics=sink_metrics)]
+    for flow, metrics in zip(side_flows, side_metrics, strict=True):
+        group, plain = group_of(f"{exporter}-{flow.name}"), PlainIntake(flow.dtype, intake_metrics)
+        consumptions.append(consume(topic=flow.topic, group=group, intake=plain, metrics=metrics))
     try:
         async with TelemetryServer(health, registry, figures, settings.host, settings.exporter_port) as telemetry:
             if on_ready is not None:
                 on_ready(f"http://{telemetry.host}:{telemetry.port}")
-            await consumption.run(stop)
+            await _run_all(consumptions, stop)
     finally:
         await sink.close()
     logger.info("exporter %s: wrote %d predictions", exporter, sink_metrics.written)
+
+
+async def _run_all(consumptions: Sequence[Consumption], stop: asyncio.Event) -> None:
+    tasks = [asyncio.create_task(consumption.run(stop)) for consumption in consumptions]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -14,7 +14,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from agents import features
+from agents import drift, features
 from agents.inference import MODEL_STATE_FLOATS, Predictor
 from agents.periods import DEFAULT, Periods
 from agents.validate import OUTLIER_BPS, OUTLIER_SCALE
@@ -295,6 +295,8 @@ def _objective(labels: Labels, split: Split, settings: TrainSettings) -> Objecti
 
 def _draft_card(graph: bytes, rows: HistoryRows, split: Split, settings: TrainSettings) -> ModelCard:
     names = settings.feature_names
+    some = np.flatnonzero(split.train)[:: 1 + len(rows.features) // drift.MOST_ROWS]
+    trained = rows.features[some][:, features.indices(names, features.names(settings.periods))]
     nothing = Golden(np.zeros((1, len(names)), np.float32), np.zeros((1, 4), np.float32), GOLDEN_TOLERANCE)
     return ModelCard(
         name=settings.name,
@@ -315,7 +317,7 @@ def _draft_card(graph: bytes, rows: HistoryRows, split: Split, settings: TrainSe
         opset=lstm.OPSET,
         producer=lstm.PRODUCER,
         libraries=library_versions(),
-        training=dataclasses.asdict(settings),
+        training=dataclasses.asdict(settings) | {drift.FEATURES_KEY: drift.reference(trained, names)},
     )
 
 
@@ -329,6 +331,7 @@ def _judge(card: ModelCard, predictor: Predictor, rows: HistoryRows, labels: Lab
         card,
         metrics=score(answers, labels.only(later), split.test[later], prior),
         warmup_ticks=measure_warmup(predictor, recent, answers),
+        training={**card.training, drift.ANSWERS_KEY: drift.reference(answers, drift.ANSWERS)},
     )
 
 

@@ -208,6 +208,15 @@ def export(
     _run(lambda stop: compose.run_exporter(settings, stop, sink.value))
 
 
+@cli.command(epilog="Example: tickloom outcomes --kafka localhost:9092")
+def outcomes(kafka: KafkaFlag = None, port: PortFlag = None) -> None:
+    """Tell what came of predictions, score the models, and take one out of service that is worse than before."""
+    from stream import compose
+
+    settings = _load(kafka=kafka, exporter_port=port).settings
+    _run(lambda stop: compose.run_outcomes(settings, stop))
+
+
 @cli.command(epilog="Example: tickloom gateway --kafka localhost:9092 --feed-port 8765")
 def gateway(
     kafka: KafkaFlag = None,
@@ -237,17 +246,16 @@ def train(
     seconds: Annotated[
         float, typer.Option(help="Simulated time to train on, some 2,150 ticks each second.")
     ] = 2400.0,
-    seed: Annotated[int, typer.Option(min=1, help="Seed of the simulated markets and of the training.")] = 7,
-    horizon_s: Annotated[float, typer.Option(help="How far ahead to predict.")] = 10.0,
-    dead_band_bps: Annotated[float, typer.Option(help="A move smaller than this is flat.")] = 1.0,
-    layers: Annotated[int, typer.Option(help="LSTM layers.")] = 1,
-    units: Annotated[int, typer.Option(help="Units of a layer.")] = 32,
-    epochs: Annotated[int, typer.Option(help="Epochs at the most.")] = 12,
-    dropout: Annotated[float, typer.Option(help="Share of a layer's outputs left out in training.")] = 0.2,
-    take: Annotated[
-        str | None, typer.Option(help="Features that the model takes, such as '-bar_*,-*_300s_*': all but these.")
-    ] = None,
-    weight_decay: Annotated[float, typer.Option(help="Decoupled decay of the weights.")] = 0.0,
+    settings_file: Annotated[Path | None, typer.Option("--settings", help="Training settings; flags win.")] = None,
+    seed: Annotated[int | None, typer.Option(min=1, help="Seed of markets and training. [default: 7]")] = None,
+    horizon_s: Annotated[float | None, typer.Option(help="How far ahead to predict. [default: 10]")] = None,
+    dead_band_bps: Annotated[float | None, typer.Option(help="A smaller move is flat. [default: 1]")] = None,
+    layers: Annotated[int | None, typer.Option(help="LSTM layers. [default: 1]")] = None,
+    units: Annotated[int | None, typer.Option(help="Units of a layer. [default: 32]")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs at the most. [default: 12]")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share of outputs left out. [default: 0.2]")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="Decoupled decay. [default: 0]")] = None,
+    take: Annotated[str | None, typer.Option(help="Features that the model takes, such as '-bar_*'.")] = None,
     checkpoints: Annotated[
         Path | None,
         typer.Option(help="Keep each epoch in this directory; started again, a training goes on there."),
@@ -262,10 +270,10 @@ def train(
     compose.train_model(
         _load(kafka=kafka).settings,
         on,
+        settings_file,
         out,
         checkpoints,
         as_json,
-        take,
         seed=seed,
         horizon_s=horizon_s,
         dead_band_bps=dead_band_bps,
@@ -274,6 +282,7 @@ def train(
         epochs=epochs,
         dropout=dropout,
         weight_decay=weight_decay,
+        take=take,
     )
 
 

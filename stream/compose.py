@@ -8,6 +8,7 @@ compiler, nor a worker for the exporters' clients.
 import asyncio
 import gc
 import json
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from stream.errors import InvariantError, SettingsError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
 from stream.topics import TICKS, await_topics, broker
+
+_SWITCH_INTERVAL_S = 0.0005
 
 
 async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
@@ -39,13 +42,17 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     from agents.periods import Periods
     from agents.state_view import StateView
     from agents.windows import Windows
+    from models.feature_drift import FeatureDrift
     from models.predictor import load_predictor
+    from models.registry import Registry
+    from models.service import ModelService
     from stream.app import create_app, tell_address
     from stream.symbols import read_symbols
 
     symbols = read_symbols(settings.symbols)
     periods = Periods.of(settings)
-    predictor = load_predictor(settings.model, settings.predictor, available=features.names(periods))
+    available = features.names(periods)
+    predictor = load_predictor(settings.model, settings.predictor, available=available)
     health = Health(f"worker {settings.worker_name}")
     registry = CollectorRegistry()
     metrics = LaneMetrics(registry)
@@ -66,7 +73,22 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         return Lane(partition, windows, predictor)
 
     app = create_app(settings)
-    lanes = Lanes(app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics)
+    models = ModelService(
+        broker(settings),
+        Registry(settings.registry_url, settings.data_dir / "workers" / settings.worker_name / "models"),
+        predictor,
+        settings.predictor,
+        available,
+        settings.worker_name,
+        health,
+        metrics.models,
+    )
+    lanes = Lanes(
+        app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics, models, settings.worker_name
+    )
+    models.attach(lanes)
+
+    drift = FeatureDrift(available, registry)
 
     def figures() -> dict[str, Any]:
         return {
@@ -75,7 +97,8 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
             "ticks": metrics.ticks(),
             "blocks": dict(metrics.blocks),
             "predictions": metrics.predictions,
-            "model": f"{predictor.model_id:016x}",
+            "model": ", ".join(sorted(set(models.figures()["serving"].values()))) or f"{predictor.model_id:016x}",
+            **models.figures(),
             "stages_us": metrics.stages.summary_us(),
         }
 
@@ -87,13 +110,16 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         if not await await_topics(settings, health, stop):
             return
         await asyncio.to_thread(compile_kernels, predictor)
-        await app.start()
-        del health.problems["lanes"]
-        freeze_garbage()
-        try:
-            await app.wait_for_stopped(stop)
-        finally:
-            await app.stop()
+        async with models, drift.watching(lanes):
+            await app.start()
+            del health.problems["lanes"]
+            freeze_garbage()
+            # A thread that loads a model must not keep the lanes waiting for the interpreter for 5 ms at a time.
+            sys.setswitchinterval(_SWITCH_INTERVAL_S)
+            try:
+                await app.wait_for_stopped(stop)
+            finally:
+                await app.stop()
     if lanes.failure is not None:
         raise lanes.failure
     if not stop.is_set():
@@ -207,6 +233,35 @@ async def run_exporter(settings: Settings, stop: asyncio.Event, sink: str) -> No
     await {"redis": redis_sink.run_redis, "clickhouse": clickhouse_sink.run_clickhouse}[sink](settings, stop)
 
 
+async def run_outcomes(settings: Settings, stop: asyncio.Event) -> None:
+    """Tell what came of predictions, and go back to the model before when it must be, until ``stop`` is set.
+
+    Raises:
+        SettingsError: ``kafka`` is not set, or a period is not one.
+    """
+    from agents import features
+    from agents.periods import Periods
+    from exporters.intake import Intake
+    from exporters.metrics import IntakeMetrics
+    from exporters.outcome_board import OutcomeBoard
+    from exporters.outcome_stream import OutcomeStream
+    from models.registry import Registry
+    from models.rollback import Guard
+    from stream.clock import wall_ns
+
+    health, metrics = Health("outcomes", {"outcomes": "starting"}), CollectorRegistry()
+    models = Registry(settings.registry_url, settings.data_dir / "outcomes" / "models")
+    available = features.names(Periods.of(settings))
+    fixed = (settings.model, available, settings.partitions, settings.rollback_false_alarms)
+    guard = Guard(models, broker(settings), *fixed)
+    read = IntakeMetrics(CollectorRegistry())  # it only counts what is bad here, and the board shows that
+    board = OutcomeBoard(metrics, guard, read, wall_ns)
+    stream = OutcomeStream(settings, guard, models, board, Intake(read), health, wall_ns)
+    async with TelemetryServer(health, metrics, board.figures, settings.host, settings.exporter_port):
+        if await await_topics(settings, health, stop):
+            await stream.run(stop)
+
+
 async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
     """Serve the feed and the page until ``stop`` is set; then tell the clients and close."""
     from exporters import gateway
@@ -241,10 +296,10 @@ class TrainOn:
 def train_model(
     settings: Settings,
     on: TrainOn,
+    file: Path | None,
     out: Path,
     checkpoints: Path | None,
     as_json: bool,
-    take: str | None = None,
     **chosen: Any,
 ) -> None:
     """Train, export, check and write a model; print what came of it.
@@ -252,11 +307,11 @@ def train_model(
     Args:
         settings: of the engine: features are made, and ticks believed, as it does.
         on: what to train on.
+        file: of settings of the training, as a search writes.
         out: path of the model, ending in ``.onnx``.
         checkpoints: where a training is kept, so that it goes on after a kill.
         as_json: print the metrics as JSON.
-        take: the features that the model takes, see `agents.features.choose`; all if not given.
-        chosen: fields of `models.train.TrainSettings`; ``seed`` is the simulated markets' as well.
+        chosen: as `stream.training.training_settings` takes it; ``seed`` is the simulated markets' as well.
 
     Raises:
         SettingsError: TensorFlow is not installed, or what to train on is not clear.
@@ -266,19 +321,16 @@ def train_model(
     on.check(settings)
     from rich.console import Console
 
-    from agents import features
-    from agents.periods import Periods
     from models.feature_file import read_features
-    from models.train import TrainSettings, train, train_on
+    from models.train import train, train_on
+    from stream.training import training_settings
 
     console = Console(stderr=as_json)
-    periods = Periods.of(settings)
-    engine = {name: getattr(settings, name) for name in ("lateness_s", "outlier_bps", "outlier_scale")}
-    available = features.names(periods)
-    taken = available if take is None else features.choose(take, available)
-    wanted = TrainSettings(**{"feature_names": taken, **chosen}, periods=periods, **engine)
+    wanted = training_settings(settings, file, **chosen)
     if on.features is not None:
-        report = train_on(read_features(on.features, periods, **engine), wanted, out, console, checkpoints)
+        made_with = {name: getattr(wanted, name) for name in ("lateness_s", "outlier_bps", "outlier_scale")}
+        rows = read_features(on.features, wanted.periods, **made_with)
+        report = train_on(rows, wanted, out, console, checkpoints)
     else:
         report = train(_training_ticks(settings, on, wanted.seed, console), wanted, out, console, checkpoints)
     if as_json:

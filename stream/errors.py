@@ -7,6 +7,7 @@
     │   └── UnknownVersion     a block or a state row of a version that we do not know
     ├── SourceError            a feed, a file or an exchange cannot be read        (exit code 3)
     ├── ModelError             a model file that must not serve                    (exit code 4)
+    ├── RegistryError          a registry of models cannot be read or changed      (exit code 4)
     ├── ServerError            an embedded server did not start or died            (exit code 5)
     ├── SinkError              a way out refused what we wrote
     │   ├── SinkUnavailable    it is away, full or slow: wait with the same batch  (retriable)
@@ -50,6 +51,12 @@ class SourceError(TickloomError):
 
 class ModelError(TickloomError):
     """A model file is damaged, mis-shaped or was made for other features."""
+
+    exit_code = 4
+
+
+class RegistryError(TickloomError):
+    """A registry of models that cannot be read or changed, or a version that it does not have."""
 
     exit_code = 4
 

@@ -34,7 +34,7 @@ async def topics(settings: Settings) -> list[dict[str, Any]]:
     try:
         rows = []
         for spec in topic_specs(settings.retention_hours):
-            where = [TopicPartition(spec.name, number) for number in range(settings.partitions)]
+            where = [TopicPartition(spec.name, number) for number in range(spec.partitions or settings.partitions)]
             first, last = await consumer.beginning_offsets(where), await consumer.end_offsets(where)
             held = sum(last[part] - first[part] for part in where)
             rows.append(

@@ -1,4 +1,4 @@
-"""What flows: TICK, PREDICTION and REJECTED records, and the block that carries them.
+"""What flows: TICK, PREDICTION, REJECTED, OUTCOME and MODEL_EVENT records, and the block that carries them.
 
 Everything that moves is a *block*: a 16-byte header and N fixed-width little-endian records, one Kafka
 message for each partition and millisecond or two. Decoding is ``np.frombuffer``: no parsing, no copy.
@@ -132,6 +132,64 @@ REJECTED: Final = np.dtype(
     ]
 )
 
+# Bits of OUTCOME["flags"]. Append only.
+OUTCOME_SHADOW: Final = 1  # of a challenger: the prediction was stored, not served
+OUTCOME_WARMING: Final = 2  # the prediction had FLAG_WARMING
+
+OUTCOME: Final = np.dtype(
+    [
+        ("symbol", f"S{SYMBOL_BYTES}"),
+        ("seq", "<u8"),  # (symbol, seq, model_id) identifies the prediction, and its outcome
+        ("model_id", "<u8"),
+        ("event_ns", "<i8"),  # of the tick that was predicted from
+        ("from_ns", "<i8"),  # newest event time of the symbol then: the horizon is counted from here
+        ("resolved_ns", "<i8"),  # event time of the tick that told: the first after from_ns + horizon_ns
+        ("horizon_ns", "<i8"),
+        ("ref_price", "<f8"),  # when it was predicted
+        ("later_price", "<f8"),  # at the horizon
+        ("return_bps", "<f4"),  # realised
+        ("expected_return_bps", "<f4"),
+        ("p_down", "<f4"),
+        ("p_flat", "<f4"),
+        ("p_up", "<f4"),
+        ("fallback_down", "<f4"),  # what the fallback said then, of what it knew then; NaN where not known
+        ("fallback_flat", "<f4"),
+        ("fallback_up", "<f4"),
+        ("log_loss", "<f4"),
+        ("brier", "<f4"),
+        ("fallback_log_loss", "<f4"),  # NaN where not known
+        ("cost_bps", "<f4"),  # what a position is taken to cost, both ways
+        ("realised", "<u2"),  # 0 down, 1 flat, 2 up, by the dead band of the model
+        ("flags", "<u2"),  # OUTCOME_SHADOW, OUTCOME_WARMING
+        ("source_partition", "<i4"),
+    ]
+)
+
+
+class ModelEventKind(IntEnum):
+    """What happened to a model. The numbers are on the wire: append only."""
+
+    SERVED = 1  # a promotion was seen: it is the champion
+    TRIPPED = 2  # a sequential test found it worse than the other
+    ROLLED_BACK = 3  # the other was put in its place
+    ROLLBACK_FAILED = 4  # there was nothing to go back to, or it must not serve
+    DRIFTED = 5  # inputs or answers left the training span
+
+
+MODEL_EVENT: Final = np.dtype(
+    [
+        ("at_ns", "<i8"),  # our clock
+        ("event_ns", "<i8"),  # the market's, 0 where it has none
+        ("model_id", "<u8"),
+        ("other_id", "<u8"),  # what it was compared with or replaced by; 0 is the fallback
+        ("value", "<f8"),  # of the statistic: e-value of a test, PSI of a drift
+        ("predictions", "<u8"),  # outcomes of model_id that are known since it was promoted
+        ("kind", "<u4"),  # ModelEventKind
+        ("reserved", "<u4"),
+        ("detail", "S168"),  # in words, ASCII
+    ]
+)
+
 HEADER: Final = np.dtype(
     [
         ("magic", "S4"),
@@ -143,8 +201,8 @@ HEADER: Final = np.dtype(
 )
 _HEADER: Final = struct.Struct("<4sHHII")  # the same: numpy takes 2 us for it
 MAGIC: Final = b"TLB1"
-_KINDS: Final = {TICK: (1, 1), PREDICTION: (2, 1), REJECTED: (3, 1)}
-_NAMES: Final = {1: "TICK", 2: "PREDICTION", 3: "REJECTED"}
+_KINDS: Final = {TICK: (1, 1), PREDICTION: (2, 1), REJECTED: (3, 1), OUTCOME: (4, 1), MODEL_EVENT: (5, 1)}
+_NAMES: Final = {1: "TICK", 2: "PREDICTION", 3: "REJECTED", 4: "OUTCOME", 5: "MODEL_EVENT"}
 
 # A block stays well below the broker's default limit of 1 MiB for a message, header and all.
 MAX_BLOCK_RECORDS: Final = 4096
@@ -156,7 +214,7 @@ def encode_block(records: Records) -> bytes:
     """Return ``records`` as the bytes of one block.
 
     Args:
-        records: ``TICK[N]``, ``PREDICTION[N]`` or ``REJECTED[N]``, 1 <= N <= MAX_BLOCK_RECORDS.
+        records: ``TICK[N]`` or one of the others, 1 <= N <= MAX_BLOCK_RECORDS.
 
     Raises:
         RecordError: no such record, not one-dimensional, or N is out of bounds.
@@ -164,7 +222,7 @@ def encode_block(records: Records) -> bytes:
     try:
         kind, version = _KINDS[records.dtype]
     except KeyError:
-        raise RecordError(f"a block holds TICK, PREDICTION or REJECTED records, not {records.dtype}") from None
+        raise RecordError(f"a block holds {', '.join(_NAMES.values())} records, not {records.dtype}") from None
     if records.ndim != 1:
         raise RecordError(f"a block is a one-dimensional array of records, not one of shape {records.shape}")
     if not 1 <= len(records) <= MAX_BLOCK_RECORDS:
@@ -178,7 +236,7 @@ def decode_block(data: bytes, dtype: np.dtype[np.void]) -> Records:
 
     Args:
         data: one whole block, as `encode_block` made it.
-        dtype: the record that is expected: `TICK`, `PREDICTION` or `REJECTED`.
+        dtype: the record that is expected, such as `TICK`.
 
     Raises:
         BadBlock: not a block, truncated, too long, or of another record.

@@ -58,6 +58,9 @@ class Settings(BaseModel):
 
     # Worker.
     model: Path = Field(_CHAMPION, description="the ONNX step model to serve")
+    registry: str | None = Field(
+        None, min_length=1, description="directory or URL (s3://BUCKET/PREFIX) of models; none is DATA_DIR/registry"
+    )
     predictor: Literal["auto", "compiled", "onnxruntime"] = Field(
         "auto", description="what runs the model; auto compiles it where it can, and logs where it cannot"
     )
@@ -115,7 +118,31 @@ class Settings(BaseModel):
     clickhouse_flush_s: float = Field(0.5, gt=0, le=60, description="age at which a smaller batch is inserted")
     gateway_port: Port = Field(8765, description="WebSocket feed and page; 0 picks a free port")
     gateway_queue: int = Field(8192, ge=16, description="messages held for a slow client of a full feed")
-    feed_token: SecretStr | None = Field(None, description="token that feed clients must present")
+    gateway_clients: int = Field(1000, ge=1, le=100_000, description="connections of a gateway, at the most")
+    gateway_memory: int = Field(
+        131_072, ge=1024, le=1 << 24, description="messages of each channel that a client can resume from at once"
+    )
+    gateway_shared_port: bool = Field(False, description="several gateways of one machine listen on one port")
+    feed_token: SecretStr | None = Field(
+        None, description="token that feed clients must present; several with commas between"
+    )
+    feed_jwt_key: SecretStr | None = Field(
+        None, description="of JWTs of clients: a secret (HS256), or @FILE with a public key in PEM"
+    )
+    feed_jwt_audience: str = Field("tickloom", min_length=1, description="the `aud` that a JWT must have")
+    feed_jwt_issuer: str | None = Field(
+        None, min_length=1, description="the `iss` that a JWT must have; none is any"
+    )
+
+    # What came of predictions.
+    cost_bps: float = Field(1.0, ge=0, le=1e4, description="what a position is taken to cost, in and out again")
+    outcome_patience_s: float = Field(
+        600.0, gt=0, le=1e7, description="a silent symbol's predictions are given up so long after their horizon"
+    )
+    rollback: bool = Field(True, description="take a model out of service that is worse than the one before")
+    rollback_false_alarms: float = Field(
+        0.001, gt=0, lt=1, description="probability that a model which is no worse goes, in its whole life"
+    )
 
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
@@ -144,20 +171,26 @@ class Settings(BaseModel):
             raise ValueError(f"a URL: {schemes[0]}... or, with TLS, {schemes[1]}...")
         return value
 
-    @field_validator("feed_token")
+    @field_validator("feed_token", "feed_jwt_key")
     @classmethod
     def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
         # An unset variable that a compose file passes on arrives as an empty one.
-        if value is not None and not value.get_secret_value().strip():
-            raise ValueError("a token that is not blank, or none at all")
+        if value is not None and not value.get_secret_value().strip(" ,\t\r\n"):
+            raise ValueError("one that is not blank, or none at all")
         return value
+
+    @property
+    def registry_url(self) -> str:
+        """Where the registry of models is."""
+        return str(self.data_dir / "registry") if self.registry is None else self.registry
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.host not in ("127.0.0.1", "localhost", "::1") and self.feed_token is None:
+        is_open = self.feed_token is None and self.feed_jwt_key is None
+        if self.host not in ("127.0.0.1", "localhost", "::1") and is_open:
             raise ValueError(
                 f"host is {self.host}, which others can reach, and feed_token is not set; "
-                f"set {PREFIX}FEED_TOKEN, or bind to 127.0.0.1"
+                f"set {PREFIX}FEED_TOKEN or {PREFIX}FEED_JWT_KEY, or bind to 127.0.0.1"
             )
         return self
 

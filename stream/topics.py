@@ -27,6 +27,12 @@ APP_ID = "tickloom"
 TICKS = "ticks"
 REJECTED_TICKS = "ticks.rejected"
 PREDICTIONS = "predictions"
+SHADOW_PREDICTIONS = "predictions.shadow"  # of challengers: stored, not served
+MODELS = "models"  # promotions, swaps and what workers serve: see models/promotion.py
+OUTCOMES = "outcomes"  # what came of predictions, served and shadow ones
+OUTCOME_STATE = "outcomes.state"  # what a restart of `tickloom outcomes` goes on from
+MODEL_SCORES = "model.scores"  # JSON for each model, every few seconds: see exporters/outcome_board.py
+MODEL_EVENTS = "model.events"  # promotions, trips, rollbacks and drift: blocks of MODEL_EVENT
 STATE_TABLE = "windows"
 STATE_CHANGELOG = f"{APP_ID}-{STATE_TABLE}-changelog"
 
@@ -41,10 +47,11 @@ class TopicSpec:
 
     name: str
     config: dict[str, str] = field(default_factory=dict)
+    partitions: int | None = None  # None: one for each lane
 
 
 def topic_specs(retention_hours: float) -> tuple[TopicSpec, ...]:
-    """Return every topic of tickloom. All have the same number of partitions: lane i reads and writes i."""
+    """Return every topic of tickloom. All but three have a partition for each lane: lane i reads and writes i."""
     keep = {"cleanup.policy": "delete", "retention.ms": str(int(retention_hours * 3600 * 1000))}
     return (
         TopicSpec(TICKS, keep),
@@ -61,6 +68,13 @@ def topic_specs(retention_hours: float) -> tuple[TopicSpec, ...]:
                 "max.message.bytes": str(4 << 20),
             },
         ),
+        TopicSpec(SHADOW_PREDICTIONS, keep),
+        TopicSpec(OUTCOMES, keep),
+        TopicSpec(OUTCOME_STATE, {"cleanup.policy": "compact", "max.message.bytes": str(8 << 20)}),
+        TopicSpec(MODEL_SCORES, {"cleanup.policy": "compact"}, partitions=1),
+        TopicSpec(MODEL_EVENTS, {"cleanup.policy": "delete", "retention.ms": str(30 * _DAY_MS)}, partitions=1),
+        # One partition: all workers must agree on the order. Every swap has a key of its own, and stays.
+        TopicSpec(MODELS, {"cleanup.policy": "compact"}, partitions=1),
     )
 
 
@@ -77,14 +91,18 @@ async def create_topics(bootstrap: str, partitions: int, replication: int, reten
         existing = {info["topic"]: len(info["partitions"]) for info in await admin.describe_topics()}
         for spec in specs:
             seen = existing.get(spec.name)
-            if seen is not None and seen != partitions:
+            wanted = spec.partitions or partitions
+            if seen is not None and seen != wanted:
                 raise ServerError(
-                    f"topic {spec.name} has {seen} partitions and the setting `partitions` says {partitions}; "
+                    f"topic {spec.name} has {seen} partitions and the setting `partitions` says {wanted}; "
                     "set it to what the topic has, or delete the topic (its symbols would change lanes)"
                 )
         missing = [spec for spec in specs if spec.name not in existing]
         if missing:
-            new = [NewTopic(spec.name, partitions, replication, topic_configs=spec.config) for spec in missing]
+            new = [
+                NewTopic(spec.name, spec.partitions or partitions, replication, topic_configs=spec.config)
+                for spec in missing
+            ]
             reply = await admin.create_topics(new)
             for name, code, *rest in reply.topic_errors:
                 error = for_code(code)

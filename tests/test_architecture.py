@@ -19,11 +19,18 @@ ROOT_FILES = (
     "stream/compose.py",
     "stream/inspection.py",
     "stream/model_commands.py",
+    "stream/judge_commands.py",
+    "stream/registry_commands.py",
+    "stream/search_commands.py",
+    "stream/training.py",
     "stream/demo/",
 )
 # Only these may need the `train` extra, and only once they are called.
-TRAINING = ("lstm", "train", "trainer", "export", "evaluate", "retrain", "dataset", "baselines", "diebold_mariano")
-TRAINING_LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "h5py", "sklearn", "scipy")
+TRAINING = (
+    *("lstm", "train", "trainer", "export", "evaluate", "retrain", "dataset", "baselines", "diebold_mariano"),
+    *("search", "search_folds", "stocknet_lstm"),
+)
+TRAINING_LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "h5py", "sklearn", "scipy", "optuna")
 LONGEST_MODULE = 400
 # Kinds of test that belong to no single module.
 FREE_FOLDERS = ("live", "chaos", "deploy")

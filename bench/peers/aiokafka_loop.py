@@ -1,4 +1,4 @@
-"""Peer: an aiokafka consumer and producer and plain Python indicators. One JSON message per tick, one out.
+"""Peer: an aiokafka consumer and producer and plain Python. One JSON message per tick, one out.
 
 State is in memory only: a restart would have to read the topic from its start.
 """
@@ -9,8 +9,8 @@ import orjson
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from bench.peers.indicators import State, Values, advance, new_state
 from bench.peers.meter import Job, Meter
+from bench.peers.work import WORKS, State, Values, arguments_of
 
 
 async def run(job: Job) -> None:
@@ -23,6 +23,7 @@ async def run(job: Job) -> None:
         enable_auto_commit=False,
     )
     producer = AIOKafkaProducer(bootstrap_servers=job.bootstrap, acks="all", linger_ms=5)
+    work = WORKS[job.work]
     meter, last, states = Meter(job), dict[str, Values](), dict[str, State]()
     await producer.start()
     await consumer.start()
@@ -33,11 +34,13 @@ async def run(job: Job) -> None:
                 if not meter.ticks:
                     meter.start()
                 tick = orjson.loads(message.value)
-                symbol, get = tick["symbol"], tick.get
-                state = states.get(symbol) or states.setdefault(symbol, new_state())
-                values = advance(state, get("price"), get("bid"), get("ask"), get("bid_size"), get("ask_size"))
+                symbol = tick["symbol"]
+                state = states.get(symbol) or states.setdefault(symbol, work.new_state())
+                values = work.advance(state, *arguments_of(tick))
                 last[symbol] = values
-                await producer.send(job.out_topic, orjson.dumps(values), message.key, message.partition)
+                await producer.send(
+                    job.out_topic, orjson.dumps(work.outgoing(values)), message.key, message.partition
+                )
                 if meter.tick():
                     is_done = True
                     break

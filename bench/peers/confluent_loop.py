@@ -1,4 +1,4 @@
-"""Peer: confluent-kafka (librdkafka) and plain Python indicators. One JSON message per tick, one out.
+"""Peer: confluent-kafka (librdkafka) and plain Python. One JSON message per tick, one out.
 
 State is in memory only: a restart would have to read the topic from its start. librdkafka's threads count as CPU of
 the process, and may use a second core.
@@ -7,8 +7,8 @@ the process, and may use a second core.
 import orjson
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
 
-from bench.peers.indicators import State, Values, advance, new_state
 from bench.peers.meter import Job, Meter
+from bench.peers.work import WORKS, State, Values, arguments_of
 
 
 def consumer_of(job: Job) -> Consumer:
@@ -66,6 +66,7 @@ def finish(producer: Producer, consumer: Consumer) -> None:
 def main(job: Job) -> None:
     """Measure until the job's limits are reached, all is acknowledged and committed."""
     consumer, producer = consumer_of(job), producer_of(job)
+    work = WORKS[job.work]
     meter, last, states = Meter(job), dict[str, Values](), dict[str, State]()
     is_done = False
     while not is_done:
@@ -74,11 +75,13 @@ def main(job: Job) -> None:
             if not meter.ticks:
                 meter.start()
             tick = orjson.loads(raw)
-            symbol, get = tick["symbol"], tick.get
-            state = states.get(symbol) or states.setdefault(symbol, new_state())
-            values = advance(state, get("price"), get("bid"), get("ask"), get("bid_size"), get("ask_size"))
+            symbol = tick["symbol"]
+            state = states.get(symbol) or states.setdefault(symbol, work.new_state())
+            values = work.advance(state, *arguments_of(tick))
             last[symbol] = values
-            produce(producer, job.out_topic, orjson.dumps(values), message.key(), message.partition())
+            produce(
+                producer, job.out_topic, orjson.dumps(work.outgoing(values)), message.key(), message.partition()
+            )
             if meter.tick():
                 is_done = True
                 break

@@ -6,8 +6,8 @@ from typing import Any
 
 import faust
 
-from bench.peers.indicators import Values, advance, new_state
 from bench.peers.meter import Job, Meter
+from bench.peers.work import WORKS, Values
 
 
 class Tick(faust.Record, serializer="json"):  # type: ignore[call-arg]
@@ -17,6 +17,7 @@ class Tick(faust.Record, serializer="json"):  # type: ignore[call-arg]
     event_ns: int
     price: float | None = None
     size: float | None = None
+    side: int | None = None
     bid: float | None = None
     ask: float | None = None
     bid_size: float | None = None
@@ -44,9 +45,10 @@ def main(job: Job) -> None:
         stream_buffer_maxsize=4096,
         topic_disable_leader=True,
     )
+    work = WORKS[job.work]
     ticks = app.topic(job.topic, key_type=str, value_type=Tick, partitions=job.partitions)
     rows = app.topic(job.out_topic, key_type=str, value_type=Row, partitions=job.partitions)
-    table = app.Table("windows", default=new_state, partitions=job.partitions)
+    table = app.Table("windows", default=work.new_state, partitions=job.partitions)
     meter, last = Meter(job), dict[str, Values]()
 
     @app.agent(ticks)  # type: ignore[untyped-decorator, unused-ignore]
@@ -58,10 +60,20 @@ def main(job: Job) -> None:
             if not meter.ticks:
                 meter.start()
             state = table[tick.symbol]
-            values = advance(state, tick.price, tick.bid, tick.ask, tick.bid_size, tick.ask_size)
+            values = work.advance(
+                state,
+                tick.event_ns,
+                tick.price,
+                tick.size,
+                tick.side,
+                tick.bid,
+                tick.ask,
+                tick.bid_size,
+                tick.ask_size,
+            )
             table[tick.symbol] = state
             last[tick.symbol] = values
-            await rows.send(key=tick.symbol, value=Row(symbol=tick.symbol, values=values))
+            await rows.send(key=tick.symbol, value=Row(symbol=tick.symbol, values=work.outgoing(values)))
             if meter.tick():
                 await app.producer.flush()
                 await app.consumer.commit()

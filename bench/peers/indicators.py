@@ -1,4 +1,4 @@
-"""The job that all peers do, and how it is done in plain Python: running sums, no package, 2 to 4 us a tick.
+"""Ten indicators of the whole job (`features.py`), in plain Python: running sums, no package, 2 to 4 us a tick.
 
 The state of a symbol is a dict of numbers and one list, so that frameworks can keep it in their tables as JSON.
 """
@@ -6,7 +6,7 @@ The state of a symbol is a dict of numbers and one list, so that frameworks can 
 from math import log, sqrt
 from typing import Any, Final
 
-# What every peer keeps up to date for each symbol, after each tick; the last two need quotes.
+# Kept up to date for each symbol, after each tick.
 INDICATORS: Final = (
     "reference price",
     "SMA 32",
@@ -35,7 +35,10 @@ def new_state() -> State:
 
 def advance(
     state: State,
+    event_ns: int,  # it takes what `features.advance` takes
     price: float | None,
+    size: float | None,
+    side: int | None,
     bid: float | None,
     ask: float | None,
     bid_size: float | None,

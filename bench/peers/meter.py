@@ -27,6 +27,7 @@ class Job:
     topic: str  # of ticks
     out_topic: str  # of rows of values
     partitions: int  # of both
+    work: str  # of `bench.peers.work.WORKS`, for peers that compute in plain Python
 
     @classmethod
     def from_argv(cls) -> Self:
@@ -65,7 +66,7 @@ class Meter:
         return cpu_s > limit_s or wall_s > WALL_FACTOR * limit_s
 
     def finish(self, values: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take the time and write the answer, with the ``values`` of `indicators` after each symbol's last tick."""
+        """Take the time and write the answer, with the ``values`` after each symbol's last tick."""
         wall_s, cpu_s = time.monotonic() - self._begun_s, time.process_time() - self._begun_cpu_s
         answer = {"ticks": self.ticks, "wall_s": wall_s, "cpu_s": cpu_s, "values": values}
         path = Path(self._job.result)

@@ -6,7 +6,7 @@ It gets the reference price, and times a pass over the whole series of each symb
 import numpy as np
 import pandas as pd
 
-from bench.markets import load_refs
+from bench.markets import load_trail
 from bench.peers.meter import Job, Meter
 from bench.peers.pandas_windows import indicators
 
@@ -14,7 +14,7 @@ from bench.peers.pandas_windows import indicators
 def main(job: Job) -> None:
     """Measure one pass."""
     series: dict[str, list[float]] = {}
-    for name, ref in load_refs(job.market, job.limit_ticks):
+    for name, _, ref, _ in load_trail(job.market, job.limit_ticks):
         series.setdefault(name, []).append(ref)
     inputs = {name: pd.Series(np.array(refs)) for name, refs in series.items()}
     meter = Meter(job)

@@ -1,4 +1,7 @@
-"""Peer: pandas, called at each tick on the symbol's last prices, as notebooks that went live do. Reference price.
+"""Peer: pandas, called at each tick on the symbol's last prices, as notebooks that went live do.
+
+It gets the reference price, and makes 14 of our features by count of ticks: bars, books, windows by time would be
+whole tables to be computed at each tick.
 
 An EMA needs more history than its period: 512 prices leave less than 1e-15 of what came before them.
 """
@@ -9,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from bench.markets import load_refs
+from bench.markets import load_trail
 from bench.peers.meter import Job, Meter
 
 _HISTORY_TICKS: Final = 512
@@ -24,6 +27,7 @@ def indicators(refs: "pd.Series[float]") -> dict[str, "pd.Series[float]"]:
     macd = ema_12 - ema_26
     middle, sigma = refs.rolling(20).mean(), refs.rolling(20).std(ddof=0)
     returns_bps = pd.Series(np.log(refs / refs.shift()) * 1e4)
+    signal = macd.ewm(span=9, adjust=False).mean()
     return {
         "ref": refs,
         "sma_32": refs.rolling(32).mean(),
@@ -31,11 +35,14 @@ def indicators(refs: "pd.Series[float]") -> dict[str, "pd.Series[float]"]:
         "ema_26": ema_26,
         "rsi_14": 100.0 * gain / (gain + loss),
         "macd": macd,
-        "macd_histogram": macd - macd.ewm(span=9, adjust=False).mean(),
+        "macd_signal": signal,
+        "macd_histogram": macd - signal,
         "bollinger_lower": middle - 2.0 * sigma,
         "bollinger_upper": middle + 2.0 * sigma,
         "volatility_64_bps": returns_bps.rolling(64).std(ddof=0),
-    }
+        "low_64": refs.rolling(64).min(),
+        "high_64": refs.rolling(64).max(),
+    } | {f"roc_{ticks}": (refs / refs.shift(ticks) - 1.0) * 100.0 for ticks in (1, 8, 64)}
 
 
 def newest(count: int, window: NDArray[np.float64]) -> dict[str, Any]:
@@ -46,13 +53,13 @@ def newest(count: int, window: NDArray[np.float64]) -> dict[str, Any]:
 
 def main(job: Job) -> None:
     """Measure until the job's limits are reached."""
-    ticks = load_refs(job.market, job.limit_ticks)
-    windows = {name: np.empty(0) for name, _ in ticks}
+    ticks = load_trail(job.market, job.limit_ticks)
+    windows = {name: np.empty(0) for name, *_ in ticks}
     counts = dict.fromkeys(windows, 0)
     last: dict[str, dict[str, Any]] = {}
     meter = Meter(job)
     meter.start()
-    for name, ref in ticks:
+    for name, _, ref, _ in ticks:
         windows[name] = np.append(windows[name], ref)[-_HISTORY_TICKS:]
         counts[name] += 1
         last[name] = newest(counts[name], windows[name])

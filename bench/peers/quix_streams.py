@@ -8,8 +8,8 @@ from typing import Any
 
 from quixstreams import Application, State
 
-from bench.peers.indicators import Values, advance, new_state
 from bench.peers.meter import Job, Meter
+from bench.peers.work import WORKS, Values, arguments_of
 
 
 def main(job: Job) -> None:
@@ -21,6 +21,7 @@ def main(job: Job) -> None:
         state_dir=job.scratch,
         loglevel="WARNING",
     )
+    work = WORKS[job.work]
     ticks = app.topic(job.topic, value_deserializer="json", key_deserializer="str")
     rows = app.topic(job.out_topic, value_serializer="json", key_serializer="str")
     meter, last = Meter(job), dict[str, Values]()
@@ -30,15 +31,14 @@ def main(job: Job) -> None:
         nonlocal is_done
         if not meter.ticks:
             meter.start()
-        windows = state.get("windows") or new_state()
-        get = tick.get
-        values = advance(windows, get("price"), get("bid"), get("ask"), get("bid_size"), get("ask_size"))
+        windows = state.get("windows") or work.new_state()
+        values = work.advance(windows, *arguments_of(tick))
         state.set("windows", windows)
         last[tick["symbol"]] = values
         if not is_done and meter.tick():
             is_done = True
             app.stop()
-        return values
+        return work.outgoing(values)
 
     app.dataframe(ticks).apply(indicators, stateful=True).to_topic(rows)
     app.run()

@@ -60,8 +60,9 @@ function lost(code) {
 
 function take(message) {
   switch (message.type) {
-    case "prediction": case "snapshot":
-      for (const item of message.predictions) put(item);
+    case "prediction": case "snapshot": case "model":
+      for (const item of message.predictions ?? []) put(item);
+      for (const event of message.events ?? []) takeModel(event.event, event.details);
       ask();
       break;
     case "heartbeat":
@@ -76,6 +77,7 @@ function take(message) {
       $("token-form").hidden = true;
       say("live", "live");
       send({ op: "subscribe", id: 1, channel: "prediction", symbols: ["*"], mode: "latest" });
+      send({ op: "subscribe", id: 2, channel: "model", symbols: ["*"], mode: "full" });
       break;
     case "auth_required":
       if (sessionStorage.getItem("token")) send({ op: "auth", token: sessionStorage.getItem("token") });
@@ -282,13 +284,46 @@ function drawStages(stages) {
   $("stages").replaceChildren(...lines);
 }
 
-function drawFacts(facts) {
-  const nodes = facts.flatMap(([name, value, bad]) => {
+function pairs(facts) {
+  return facts.flatMap(([name, value, bad]) => {
     const dt = document.createElement("dt"), dd = document.createElement("dd");
     dt.textContent = name; dd.textContent = value; dd.className = bad ? "bad" : "";
     return [dt, dd];
   });
-  $("facts").replaceChildren(...nodes);
+}
+
+function drawFacts(facts) { $("facts").replaceChildren(...pairs(facts)); }
+
+// ---- the model in service: scores of what has come true ------------------------------------------------------------
+const share = (x) => (x === null || x === undefined ? "–" : `${(x * 100).toFixed(1)} %`);
+const nats = (x) => (x === null || x === undefined ? "–" : x.toFixed(4));
+
+function takeModel(topic, details) {
+  if (topic === "models" && details.version && details.reason !== undefined) {
+    $("m-news").hidden = false;
+    $("m-news").textContent = `${details.version} (${details.by}): ${details.reason}`;
+  }
+  if (topic !== "model.scores" || details.role !== "champion") return;
+  const recent = details.recent;
+  $("model").hidden = false;
+  $("m-name").textContent = `${details.name ?? ""} ${details.model.slice(0, 8)}`;
+  $("m-hit").textContent = share(recent.hit_rate);
+  $("m-hit").className = recent.hit_rate > Math.max(recent.fallback_hit_rate ?? 0.5, 0.5) ? "better" : "worse";
+  $("m-fallback").textContent = share(recent.fallback_hit_rate);
+  $("m-majority").textContent = share(recent.majority_hit_rate);
+  $("m-moved").textContent = count(recent.moved);
+  const facts = [
+    ["outcomes", count(recent.outcomes)],
+    ["log loss, fallback's", `${nats(recent.log_loss_beside_fallback)}, ${nats(recent.fallback_log_loss)}`],
+    ["information coefficient", recent.ic === null ? "–" : recent.ic.toFixed(3)],
+    ["net of costs, bps a position", recent.net_bps === null ? "–" : signed(recent.net_bps)],
+  ];
+  for (const [other, trial] of Object.entries(details.trials ?? {})) {
+    // How far on the way to where the model is taken out of service, on the scale that evidence adds up on.
+    const way = Math.max(0, Math.log(trial.e_value) / Math.log(trial.threshold));
+    facts.push([`case for the ${other === "previous" ? "one before" : other}`, `${Math.min(100, Math.round(way * 100))} %`, way >= 0.5]);
+  }
+  $("m-facts").replaceChildren(...pairs(facts));
 }
 
 // ---- keys and clicks ---------------------------------------------------------------------------------------------

@@ -11,6 +11,8 @@ from clickhouse_driver import Client
 from stream.settings import Settings
 
 _TIMEOUT_S = 10
+# What the part that tells what came of predictions says of the model in service.
+_MODEL = ("model", "hit_rate", "fallback_hit_rate", "majority_hit_rate", "settled", "rollbacks")
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ def summary(
         "ticks": ticks,
         "predictions": sum(health.get("predictions", 0) for health in workers),
         **({} if outcome is None else outcome.as_dict()),
+        "model": {name: healths.get("outcomes", {}).get(name) for name in _MODEL},
         "stages_us": healths.get("gateway", {}).get("stages_us", {}),
         **more,
     }

@@ -86,7 +86,9 @@ class _Demo:
     def __init__(self, settings: Settings, options: DemoOptions) -> None:
         self.options = options
         self.root = options.directory(settings.data_dir.resolve())
-        self.settings = settings.model_copy(update={"data_dir": self.root})
+        # One registry for all demos, where `tickloom models` looks for it too.
+        registry = settings.registry or str(settings.data_dir.resolve() / "registry")
+        self.settings = settings.model_copy(update={"data_dir": self.root, "registry": registry})
         self.console = Console(stderr=options.as_json)
         self.parts: list[Part] = []
         self.feed = FeedView()
@@ -143,6 +145,7 @@ class _Demo:
         roles += [
             Role("redis", ["export", "redis"], {}),
             Role("clickhouse", ["export", "clickhouse"], {}),
+            Role("outcomes", ["outcomes"], {}),
             Role("gateway", ["gateway"], {}),
         ]
         self._say("starting workers, exporters and the gateway (the first start compiles the kernels)")

@@ -59,7 +59,21 @@ def render(glance: Glance, parts: Sequence[Part], feed: FeedView, rates: Rates) 
     made = sum(part.health.get("predictions", 0) for part in parts if part.role.name.startswith("worker"))
     head.append(f"{rates.of('ticks', sent):>12,.0f} ticks/s  {rates.of('predictions', made):>12,.0f} predictions/s")
     head.append(f"   {glance.elapsed_s:,.0f} s up   Ctrl-C stops everything", "dim")
+    head.append(_model(parts))
     return Group(Panel(head), _symbols(feed), _stages(stages), _parts(parts))
+
+
+def _model(parts: Sequence[Part]) -> Text:
+    """The model in service, and how often it was right about the direction of moves lately."""
+    health = next((part.health for part in parts if part.role.name == "outcomes"), {})
+    line = Text()
+    if health.get("model"):
+        line.append(f"\n model {health['model']}", "bold")
+        line.append(f"   live hit rate {health.get('hit_rate', '...')}", "green")
+        for other in ("fallback", "majority"):
+            line.append(f"   {other} {health.get(f'{other}_hit_rate', '...')}")
+        line.append(f"   of {health.get('moved', 0):,} moves   {health.get('rollbacks', 0)} rollbacks", "dim")
+    return line
 
 
 def _symbols(feed: FeedView) -> Table:
@@ -132,7 +146,11 @@ def _figures(health: Mapping[str, Any]) -> str:
     for name, value in health.items():
         if name in ("role", "status", "problems", "up_s", "stages_us"):
             continue
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and all(inner.isdigit() for inner in value):
+            shown += (
+                [f"{name.replace('_', ' ')} {total:,}"] if (total := sum(value.values())) else []
+            )  # by partition
+        elif isinstance(value, Mapping):
             shown += [
                 f"{inner} {number:,}" for inner, number in value.items() if isinstance(number, int) and number
             ]

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.features import COUNT, FEATURES, NAMES, catalogue, choose, indices, names
+from agents.features import COUNT, FEATURES, NAMES, catalogue, choose, groups, indices, names
 from agents.periods import Periods
 from stream.errors import SettingsError
 
@@ -123,6 +123,15 @@ def test_the_same_place_is_the_same_kind_of_feature_whatever_the_periods() -> No
 def test_an_unknown_feature_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(SettingsError, match=r"unknown features rsi_15, sma; there are: return_1_bps, .*"):
         indices(["rsi_14", "rsi_15", "sma"])
+
+
+def test_every_feature_is_in_one_group() -> None:
+    periods = Periods(tick_rsi=21)
+    found = [name for group in groups(periods).values() for name in group]
+    assert sorted(found) == sorted(names(periods))
+    assert len(set(found)) == COUNT
+    assert {"mid_gap_bps", "book_imbalance"} <= set(groups(periods)["book"])
+    assert {"channel_64_position", "rsi_21"} <= set(groups(periods)["ticks"])
 
 
 def test_patterns_choose_features_in_the_order_of_a_row() -> None:

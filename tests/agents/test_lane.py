@@ -223,7 +223,7 @@ def test_a_checkpointed_row_is_a_copy() -> None:
 
 def test_a_row_of_an_unknown_version_stops_the_recovery() -> None:
     row = np.zeros(1, STATE)
-    row["version"] = 3
+    row["version"] = 4
     with pytest.raises(UnknownVersion, match="Run the version that wrote it"):
         new_lane().restore([row.tobytes()])
 

@@ -33,6 +33,7 @@ LAYOUT = (
     "64, ema_slow <f8 72, macd_signal <f8 80, gain <f8 88, loss <f8 96, true_range <f8 104, features 12<f8 112, "
     "closes 64<f8 208, highs 64<f8 720, lows 64<f8 1232, returns 64<f8 1744) 27704"
 )
+SINCE_VERSION_3 = ", model_steps <u8 32216"
 
 
 def layout(dtype: np.dtype[Any]) -> str:
@@ -46,9 +47,25 @@ def layout(dtype: np.dtype[Any]) -> str:
 
 
 def test_a_row_of_a_version_never_changes_its_layout() -> None:
-    assert layout(STATE) == LAYOUT
-    assert STATE.itemsize == 32_216
-    assert STATE_VERSION == 2
+    assert layout(STATE) == LAYOUT + SINCE_VERSION_3
+    assert STATE.itemsize == 32_224
+    assert STATE_VERSION == 3
+
+
+def test_a_row_of_version_2_is_widened() -> None:
+    old = np.random.default_rng(1).bytes(32_216)
+    old = (2).to_bytes(8, "little") + b"AIG".ljust(24, b"\0") + (1234).to_bytes(8, "little") + old[40:]
+    row = decode_state(old)
+    assert row["version"] == STATE_VERSION
+    assert row["symbol"] == b"AIG"
+    assert row["model_steps"] == row["seq"] == 1234
+    assert encode_state(row)[8:32_216] == old[8:]
+    assert decode_state(encode_state(row)).tobytes() == row.tobytes()
+
+
+def test_half_a_row_of_version_2_is_refused() -> None:
+    with pytest.raises(UnknownVersion, match="version 2 with 32208 bytes"):
+        decode_state((2).to_bytes(8, "little").ljust(32_208, b"\0"))
 
 
 def test_a_row_is_whole_words_and_has_room_for_a_window_and_a_model() -> None:
@@ -85,7 +102,7 @@ def test_a_row_is_told_with_the_names_of_its_own_periods_only() -> None:
     assert told["periods_id"] == other["periods_id"] == f"{windows.periods.id:016x}"
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, 2**64 - 1])
+@pytest.mark.parametrize("version", [0, 1, 2, 4, 2**64 - 1])
 def test_a_row_of_another_version_is_refused(version: int) -> None:
     row = np.zeros(1, STATE)
     row["version"] = version

@@ -15,6 +15,11 @@ from prometheus_client import CollectorRegistry
 from agents.metrics import LaneMetrics
 from exporters.feed_metrics import FeedMetrics
 from exporters.metrics import IntakeMetrics, SinkMetrics
+from exporters.outcome_board import OutcomeBoard
+from models.feature_drift import FeatureDrift
+from models.registry import Registry
+from models.rollback import Guard
+from stream.clock import wall_ns
 from stream.settings import load_settings
 from stream.sources.delivery import Delivery
 from stream.sources.tally import Tally
@@ -61,6 +66,11 @@ def exported() -> set[str]:
     for owner in (lambda registry: Tally(registry, []), LaneMetrics, IntakeMetrics, SinkMetrics, FeedMetrics):
         registries.append(CollectorRegistry())
         owner(registries[-1])
+    guard = Guard(Registry("none"), "", Path("none"), (), 1, 0.5)
+    registries.append(CollectorRegistry())
+    OutcomeBoard(registries[-1], guard, IntakeMetrics(CollectorRegistry()), wall_ns)
+    registries.append(CollectorRegistry())
+    FeatureDrift((), registries[-1])
     families = [family for registry in registries for family in registry.collect()]
     return {family.name + end for family in families for end in _SERIES_OF[family.type]}
 

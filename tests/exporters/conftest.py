@@ -1,18 +1,26 @@
 """A topic of predictions on a real broker, and rows to put into it."""
 
 import asyncio
+import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
+# The driver of the feed's tests is a plain module beside them.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from feed_driver import PARTITIONS, Running, Start, known
+
+from exporters.gateway import Gateway
 from stream.embedded.kafka import EmbeddedKafka
 from stream.records import MAX_BLOCK_RECORDS, PREDICTION, Records, encode_block, partition_of
-
-PARTITIONS = 2
+from stream.settings import Settings
 
 MakeRows = Callable[..., Records]
 Publish = Callable[..., Awaitable[None]]
@@ -94,3 +102,36 @@ def eventually() -> Eventually:
             await asyncio.sleep(0.02)
 
     return wait
+
+
+@pytest.fixture(scope="session")
+def feed_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """A broker of gateways alone: they create the standard topics, with our number of partitions."""
+    with EmbeddedKafka(tmp_path_factory.mktemp("feed-kafka")) as server:
+        yield server
+
+
+@pytest.fixture
+async def start(kafka: EmbeddedKafka, topic: str, eventually: Any) -> AsyncIterator[Start]:
+    """Start a gateway on the test's topic."""
+    started: list[Running] = []
+
+    async def go(kafka: EmbeddedKafka = kafka, first_step_within_s: float = 10.0, **changes: Any) -> Running:
+        settings = Settings(**{"kafka": kafka.bootstrap, "gateway_port": 0, "partitions": PARTITIONS, **changes})
+        stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
+        gateway = Gateway(settings, topic, first_step_within_s=first_step_within_s)
+        task = asyncio.create_task(gateway.run(stop, ready.set_result))
+        running = Running(await asyncio.wait_for(ready, 20), stop, task)
+        started.append(running)
+        await known(running, eventually, status="ok")
+        return running
+
+    yield go
+    for running in started:
+        await running.stop()
+
+
+@pytest.fixture
+async def gateway(start: Start) -> Running:
+    """A gateway with the settings as they are."""
+    return await start()

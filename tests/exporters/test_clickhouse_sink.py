@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from exporters.batch import Batch
 from exporters.clickhouse_sink import ClickHouseSink, run_clickhouse
+from models.live_scores import HOUR_NS, rows_of_sums, scores_of
 from stream.embedded.clickhouse import EmbeddedClickHouse
 from stream.errors import SettingsError, SinkRejected, SinkUnavailable
-from stream.records import Records
+from stream.records import MODEL_EVENT, OUTCOME, ModelEventKind, Records
 from stream.settings import Settings
 
 DAY_NS = 24 * 3600 * 1_000_000_000
@@ -225,3 +226,62 @@ async def test_a_frozen_server_is_given_up_after_the_timeout_and_takes_the_batch
 async def test_the_exporter_needs_its_addresses() -> None:
     with pytest.raises(SettingsError, match="`kafka` and `clickhouse`"):
         await run_clickhouse(Settings(kafka="127.0.0.1:1"), asyncio.Event())
+
+
+def outcome_rows(count: int) -> Records:
+    """Outcomes of two models and two symbols, over two hours; every third time it stays flat."""
+    generator = np.random.default_rng(2)
+    rows = np.zeros(count, OUTCOME)
+    rows["symbol"], rows["model_id"] = (
+        np.array([b"AIG", b"BAC"])[np.arange(count) % 2],
+        7 + np.arange(count) // 2 % 2,
+    )
+    rows["seq"] = 1 + np.arange(count)
+    rows["event_ns"] = rows["from_ns"] = 1_380_000_000_000_000_000 + np.arange(count) * 7_200_000_000_000 // count
+    rows["p_down"], rows["p_flat"], rows["p_up"] = generator.dirichlet((1, 1, 1), count).T
+    rows["return_bps"], rows["expected_return_bps"] = generator.normal(0, 3, (2, count))
+    rows["realised"] = np.where(np.arange(count) % 3 == 0, 1, np.where(rows["return_bps"] > 0, 2, 0))
+    rows["log_loss"], rows["brier"], rows["fallback_log_loss"] = generator.exponential(1, (3, count))
+    rows["fallback_down"], rows["fallback_up"], rows["cost_bps"] = 0.4, 0.3, 0.5
+    return rows
+
+
+async def test_an_outcome_that_is_told_twice_counts_once_and_the_row_that_knows_more_stays(
+    sink: ClickHouseSink, url: str
+) -> None:
+    rows = outcome_rows(100)
+    again = rows.copy()
+    again["fallback_log_loss"] = again["fallback_down"] = again["fallback_up"] = np.nan
+    for some in (rows[:60], again, rows[40:]):
+        await sink.write(Batch(some, ((0, 1, 2),), "one"))
+    assert ask(url, "SELECT count(), countIf(isNaN(fallback_log_loss)) FROM v_outcomes") == [(100, 0)]
+
+
+async def test_the_scores_in_clickhouse_are_those_of_the_formulas(sink: ClickHouseSink, url: str) -> None:
+    rows = outcome_rows(4_000)
+    await sink.write(Batch(rows, ((0, 1, 2),), "one"))
+    names = ("outcomes", "moved", "hit_rate", "log_loss", "brier", "ic", "positions", "net_bps")
+    names += ("fallback_outcomes", "fallback_hit_rate", "fallback_log_loss", "log_loss_beside_fallback")
+    wanted = ", ".join(names)
+    found = ask(url, f"SELECT model, symbol, toUnixTimestamp(hour), {wanted} FROM model_scores")  # noqa: S608
+    assert len(found) == 12  # 2 models, 2 symbols, and the two hours begin within one
+    for model, symbol, hour, *values in found:
+        of = (rows["model_id"] == int(model, 16)) & (rows["symbol"] == symbol.encode())
+        of &= rows["from_ns"] // HOUR_NS * 3600 == hour
+        scores = scores_of(rows_of_sums(rows[of]).sum(axis=0))
+        assert values == pytest.approx([scores[name] for name in names], rel=1e-5)
+
+
+async def test_what_happened_to_models_is_told_in_words(sink: ClickHouseSink, url: str) -> None:
+    event = np.zeros(1, MODEL_EVENT)
+    event["at_ns"], event["kind"], event["model_id"], event["detail"] = (
+        10**18,
+        ModelEventKind.ROLLED_BACK,
+        255,
+        b"why",
+    )
+    for token in ("one", "two"):
+        await sink.write(Batch(event, ((0, 1, 2),), token))
+    assert ask(url, "SELECT kind, model, detail FROM v_model_events") == [
+        ("rolled back", "00000000000000ff", "why")
+    ]

@@ -231,7 +231,7 @@ async def test_rows_that_the_sink_will_never_take_are_given_up_alone(
     await exporter.finish()
     assert sorted(sink.pairs()) == sorted(set(pairs(rows)) - {(b"AIG", 7)})
     assert exporter.metrics.refused == 1
-    assert "the prediction 7 of AIG" in caplog.text
+    assert "'symbol': b'AIG', 'seq': 7" in caplog.text
 
 
 async def test_a_smaller_batch_is_written_at_its_age_and_a_larger_one_at_its_size(

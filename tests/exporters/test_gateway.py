@@ -1,151 +1,35 @@
 """The feed over real sockets and a real broker: what desks get, what becomes of those who misbehave, the page."""
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+import time
 from typing import Any
 
 import aiohttp
+import jwt
 import numpy as np
-import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from feed_driver import PARTITIONS, Client, Message, Running, Start, known, seqs
 from pydantic import SecretStr
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
-from exporters.gateway import Addresses, Gateway, run_gateway
+from exporters.feed_wire import FEED_HEADER
+from exporters.gateway import run_gateway
 from stream.embedded.kafka import EmbeddedKafka
 from stream.errors import SettingsError
-from stream.records import Records, encode_block
+from stream.records import PREDICTION, REJECTED, Records, Reject, TickKind, empty_ticks, encode_block
 from stream.settings import Settings
 
-PARTITIONS = 2  # of conftest's topic, and of the topics that a gateway creates
-STAGES = ["source_to_lane", "features", "inference", "publish", "publish_to_gateway", "total"]
-
-Message = dict[str, Any]
-Start = Callable[..., Awaitable["Running"]]
+STAGES = ["source_to_lane", "features", "inference", "publish", "publish_to_gateway", "total", "publish_to_send"]
 
 
 @pytest.fixture(scope="module")
-def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    """A broker of these tests alone: a gateway creates the standard topics, with our number of partitions."""
-    with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as server:
-        yield server
-
-
-class Running:
-    """A gateway that runs."""
-
-    def __init__(self, where: Addresses, stop: asyncio.Event, task: "asyncio.Task[None]") -> None:
-        self.where, self._stop, self._task = where, stop, task
-
-    async def stop(self) -> None:
-        self._stop.set()
-        await asyncio.wait_for(self._task, 20)
-
-    async def health(self) -> Message:
-        async with aiohttp.ClientSession() as session, session.get(f"{self.where.telemetry}/health") as reply:
-            return orjson.loads(await reply.read())  # type: ignore[no-any-return]
-
-    @asynccontextmanager
-    async def client(self, *symbols: str, mode: str = "latest", **more: Any) -> AsyncIterator["Client"]:
-        async with connect(self.where.feed, **more) as socket:
-            client = Client(socket)
-            assert (await client.next("hello"))["schema_version"] == 1
-            if symbols:
-                await client.say(op="subscribe", id=1, channel="prediction", symbols=symbols, mode=mode)
-                assert (await client.next("subscribed"))["id"] == 1
-            yield client
-
-
-class Client:
-    """One WebSocket, and what came through it."""
-
-    def __init__(self, socket: ClientConnection) -> None:
-        self.socket = socket
-
-    async def say(self, **message: Any) -> None:
-        await self.socket.send(orjson.dumps(message).decode())
-
-    async def next(self, *types: str, within_s: float = 20.0) -> Message:
-        """The next message of one of these types; others are passed over."""
-        async with asyncio.timeout(within_s):
-            while True:
-                message: Message = orjson.loads(await self.socket.recv())
-                if message["type"] in types:
-                    return message
-
-    async def items(self, count: int, *types: str) -> list[Message]:
-        """The next predictions, at least so many, each with its message's type."""
-        got: list[Message] = []
-        while len(got) < count:
-            message = await self.next(*(types or ("snapshot", "prediction")))
-            got += [item | {"type": message["type"]} for item in message["predictions"]]
-        return got
-
-    async def until(self, symbol: str, seq: int) -> list[Message]:
-        """All predictions up to and with this one."""
-        got = await self.items(1)
-        while (symbol, seq) not in [(item["symbol"], item["seq"]) for item in got]:
-            got += await self.items(1)
-        return got
-
-    async def rest(self) -> list[Message]:
-        """Everything until the connection is closed."""
-        got: list[Message] = []
-        async with asyncio.timeout(20):
-            with contextlib.suppress(ConnectionClosed):
-                while True:
-                    got.append(orjson.loads(await self.socket.recv()))
-        return got
-
-    async def closed(self) -> tuple[int | None, str | None]:
-        """Code and reason of the close that comes."""
-        await self.rest()
-        return self.socket.close_code, self.socket.close_reason
-
-
-def seqs(items: list[Message], symbol: str) -> list[int]:
-    return [item["seq"] for item in items if item["symbol"] == symbol]
-
-
-@pytest.fixture
-async def start(kafka: EmbeddedKafka, topic: str, eventually: Any) -> AsyncIterator[Start]:
-    """Start a gateway on the test's topic."""
-    started: list[Running] = []
-
-    async def go(kafka: EmbeddedKafka = kafka, first_step_within_s: float = 10.0, **changes: Any) -> Running:
-        settings = Settings(kafka=kafka.bootstrap, gateway_port=0, partitions=PARTITIONS, **changes)
-        stop, ready = asyncio.Event(), asyncio.get_running_loop().create_future()
-        gateway = Gateway(settings, topic, first_step_within_s=first_step_within_s)
-        task = asyncio.create_task(gateway.run(stop, ready.set_result))
-        running = Running(await asyncio.wait_for(ready, 20), stop, task)
-        started.append(running)
-        await known(running, eventually, status="ok")
-        return running
-
-    yield go
-    for running in started:
-        await running.stop()
-
-
-@pytest.fixture
-async def gateway(start: Start) -> Running:
-    return await start()
-
-
-async def known(gateway: Running, eventually: Any, **figures: Any) -> None:
-    """Wait until the gateway's figures are these."""
-
-    async def are() -> bool:
-        health = await gateway.health()
-        return all(health[name] == value for name, value in figures.items())
-
-    await eventually(are)
+def kafka(feed_kafka: EmbeddedKafka) -> EmbeddedKafka:
+    """The broker of the feed's tests."""
+    return feed_kafka
 
 
 async def test_a_full_feed_begins_with_a_snapshot_and_goes_on_without_a_gap(
@@ -307,7 +191,8 @@ async def test_a_bad_message_gets_an_error_and_harms_nothing(gateway: Running) -
         await client.say(op="ping", id=8)
         assert (await client.next("pong"))["id"] == 8
         await client.say(op="list", id=9)
-        assert (await client.next("subscriptions"))["symbols"] == {"AIG": "latest"}
+        listed = (await client.next("subscriptions"))["channels"]
+        assert listed == {"prediction": {"AIG": {"mode": "latest", "throttle_ms": None}}}
 
 
 async def test_one_that_sends_too_much_is_closed_and_the_others_stay(gateway: Running) -> None:
@@ -456,3 +341,236 @@ async def test_a_restarted_gateway_knows_the_past(start: Start, publish: Any, ma
         assert newest == {"AIG": ("snapshot", 300), "BAC": ("snapshot", 300)}
         health = await gateway.health()
         assert np.isnan(float(health["stages_us"]["total"].get("p50", "nan")))  # the past is no latency of ours
+
+
+JWT_KEY = "a-secret-of-more-than-32-characters"
+
+
+def signed(seconds: float = 60.0, **claims: Any) -> str:
+    claims = {"aud": "tickloom", "exp": time.time() + seconds, "channels": ["*"], "symbols": ["*"]} | claims
+    return jwt.encode(claims, JWT_KEY, "HS256")
+
+
+def bearer(token: str) -> Message:
+    return {"additional_headers": {"Authorization": f"Bearer {token}"}}
+
+
+async def test_a_jwt_shows_what_it_grants_and_no_more(start: Start, publish: Any, make_rows: Any) -> None:
+    gateway = await start(feed_jwt_key=SecretStr(JWT_KEY))
+    granted = signed(channels=["prediction"], symbols=["A*"])
+    async with connect(gateway.where.feed, **bearer(granted)) as socket:
+        client = Client(socket)
+        assert (await client.next("hello"))["channels"] == ["prediction"]
+        await client.say(op="subscribe", id=2, symbols=["*"])
+        error = await client.next("error")
+        assert (error["code"], error["id"]) == ("forbidden", 2)
+        await client.say(op="subscribe", id=3, symbols=["AIG"], channel="tick")
+        assert "the channels prediction; not tick" in (await client.next("error"))["message"]
+        await client.follow("A*", mode="full")
+        await publish(make_rows(["BAC", "AIG"], 3))
+        assert {item["symbol"] for item in await client.until("AIG", 3)} == {"AIG"}
+        # A token that grants less than what is followed cannot take the place of the other.
+        await client.say(op="auth", id=4, token=signed(symbols=["B*"]))
+        assert (await client.next("error"))["code"] == "forbidden"
+        assert (await client.closed())[0] == 4403
+    async with connect(gateway.where.feed, **bearer(signed(channels=[]))) as socket:
+        assert (await Client(socket).closed())[0] == 4403
+
+
+async def test_a_token_that_ends_is_announced_can_be_renewed_and_else_ends_the_connection(start: Start) -> None:
+    gateway = await start(feed_jwt_key=SecretStr(JWT_KEY))
+    async with (
+        gateway.client("*", **bearer(signed(2.0))) as renewed,
+        gateway.client("*", **bearer(signed(2.0))) as forgotten,
+    ):
+        assert (await renewed.next("auth_expiring"))["within_ms"] < 2000
+        await renewed.say(op="auth", id=1, token="nonsense")
+        assert (await renewed.next("error"))["code"] == "unauthorised"
+        await renewed.say(op="auth", id=2, token=signed(60))
+        assert (await renewed.next("authenticated"))["expires_ns"] > time.time_ns() + 50_000_000_000
+        assert await forgotten.closed() == (4401, "the token's time is over")
+        await renewed.say(op="ping", id=3)
+        await renewed.next("pong")
+
+
+async def test_a_throttle_lets_one_through_in_its_time_and_may_be_changed(
+    gateway: Running, publish: Any, make_rows: Any
+) -> None:
+    async with gateway.client() as client:
+        await client.follow("AIG", mode="throttle", throttle_ms=300)
+        for seq in range(1, 101):
+            await publish(make_rows(["AIG"], 1, first=seq))
+            await asyncio.sleep(0.01)
+        messages: list[Message] = []
+        while not messages or messages[-1]["predictions"][0]["seq"] < 100:
+            messages.append(await client.next("snapshot", "prediction"))
+        assert sum(1 + message["predictions"][0]["skipped"] for message in messages) == 100
+        sent_ms = [message["send_ns"] / 1e6 for message in messages]
+        assert min(np.diff(sent_ms)) > 290
+        assert len(messages) >= 3
+        await client.follow("AIG", mode="full")
+        await publish(make_rows(["AIG"], 50, first=101))
+        assert seqs(await client.until("AIG", 150), "AIG") == [100, *range(101, 151)]
+
+
+async def test_a_binary_client_gets_the_records_themselves(gateway: Running, publish: Any, make_rows: Any) -> None:
+    rows = make_rows(["AIG"], 30)
+    async with gateway.client("*", mode="full", subprotocols=["tickloom.binary.v1"]) as client:
+        assert client.socket.subprotocol == "tickloom.binary.v1"
+        await publish(rows, block_rows=10)
+        got: list[Records] = []
+        while not got or got[-1]["seq"][-1] < 30:
+            raw = await client.socket.recv()
+            if isinstance(raw, bytes):
+                header = np.frombuffer(raw, FEED_HEADER, 1)[0]
+                assert (header["magic"], header["channel"], header["has_skipped"]) == (b"TLF1", 1, 0)
+                got.append(np.frombuffer(raw, PREDICTION, header["count"], FEED_HEADER.itemsize))
+        read = np.concatenate(got)
+        for name in ("symbol", "seq", "ref_price", "p_up", "feature_hash", "published_ns"):
+            assert (read[name] == rows[name]).all()
+        await client.follow("*", mode="latest")
+        while not isinstance(raw := await client.socket.recv(), bytes):
+            pass
+        header = np.frombuffer(raw, FEED_HEADER, 1)[0]
+        assert (header["is_snapshot"], header["has_skipped"], header["count"]) == (1, 1, 1)
+        assert len(raw) == FEED_HEADER.itemsize + PREDICTION.itemsize + 4
+
+
+async def test_compression_is_for_who_asks_for_it(gateway: Running, publish: Any, make_rows: Any) -> None:
+    asking = f"{gateway.where.feed}?compress=deflate"
+    async with gateway.client("*", mode="full") as plain, connect(asking) as socket:
+        assert plain.socket.protocol.extensions == []  # the client offered; we do not by default
+        client = Client(socket)
+        await client.next("hello")
+        assert [str(extension.name) for extension in socket.protocol.extensions] == ["permessage-deflate"]
+        await client.follow("*", mode="full")
+        await publish(make_rows(["AIG"], 900), block_rows=300)
+        assert await client.until("AIG", 900) == await plain.until("AIG", 900)
+
+
+async def test_a_subprotocol_that_nobody_speaks_is_refused_with_words(gateway: Running) -> None:
+    with pytest.raises(InvalidStatus, match="400") as caught:
+        await connect(gateway.where.feed, subprotocols=["mqtt"])
+    assert b"tickloom.json.v1 and tickloom.binary.v1, not mqtt" in caught.value.response.body
+    async with gateway.client(subprotocols=["mqtt", "tickloom.json.v1"]) as client:
+        assert client.socket.subprotocol == "tickloom.json.v1"
+
+
+def some_ticks(symbol: str, prices: list[float]) -> Records:
+    ticks = empty_ticks(len(prices))
+    ticks["symbol"], ticks["kind"], ticks["price"], ticks["size"] = symbol, TickKind.TRADE, prices, 1.0
+    ticks["source_seq"] = np.arange(len(prices)) + 1
+    ticks["event_ns"] = ticks["recv_ns"] = time.time_ns() + np.arange(len(prices))
+    return ticks
+
+
+async def test_ticks_halts_and_rejections_have_channels_of_their_own(
+    gateway: Running, kafka: EmbeddedKafka, fresh_name: Any
+) -> None:
+    name = fresh_name("T")
+    ticks = some_ticks(name, [1.5, float("nan"), 2.5])
+    ticks["kind"][1] = TickKind.HALT
+    await send(kafka, "ticks", ticks[:1])
+    async with gateway.client() as client:
+        await client.follow(name, channel="halt", mode="full")
+        await client.follow(name, channel="tick", mode="full")
+        first = (await client.next("snapshot"))["ticks"]
+        assert [(tick["kind"], tick["price"], tick["bid"]) for tick in first] == [("trade", 1.5, None)]
+        await send(kafka, "ticks", ticks[1:])
+        message = await client.next("tick")
+        assert [(tick["kind"], tick["price"]) for tick in message["ticks"]] == [("halt", None), ("trade", 2.5)]
+        assert message["ticks"][0]["prev"] == first[0]["seq"]
+        assert message["ticks"][1]["prev"] == message["ticks"][0]["seq"] == message["ticks"][1]["seq"] - 1
+        halt = await client.next("snapshot")
+        assert [(halt["channel"], event["event"]) for event in halt["events"]] == [("halt", "halt")]
+        assert halt["events"][0]["seq"] == message["ticks"][0]["seq"]
+        beat = await client.next("heartbeat")
+        assert beat["channels"]["tick"] == {name: message["ticks"][1]["seq"]}
+        # What was missed can be had from Kafka and from memory alike.
+        resume = {"epoch": beat["epoch"], "seqs": {name: first[0]["seq"]}}
+        await client.follow(name, channel="tick", mode="full", resume=resume)
+        again = await client.next("tick")
+        assert again["ticks"] == message["ticks"]
+
+    rejected = np.zeros(3, REJECTED)
+    rejected["tick"], rejected["reason"] = ticks, [Reject.LATE, Reject.LATE, Reject.CROSSED]
+    async with gateway.client() as client:
+        await client.follow(name, channel="status", mode="full")
+        await client.next("epoch")  # the topic is read from now on
+        await send(kafka, "ticks.rejected", rejected)
+        events = (await client.next("snapshot"))["events"] + (await client.next("status"))["events"]
+        details = [(event["event"], event["details"]["reason"], event["details"]["ticks"]) for event in events]
+        assert details == [("rejected", "late", 2), ("rejected", "crossed", 1)]
+        assert events[1]["prev"] == events[0]["seq"]
+
+
+async def test_a_bar_comes_when_it_is_over(gateway: Running, publish: Any, make_rows: Any) -> None:
+    async with gateway.client() as client:
+        await client.follow("AIG", channel="bar.1s", mode="full")
+        await publish(make_rows(["AIG"], 2999))  # 1 ms apart
+        bars = (await client.next("snapshot"))["bars"]
+        assert [bars[0][name] for name in ("open", "high", "low", "close")] == [110.0, 119.99, 110.0, 119.99]
+        assert (bars[0]["ticks"], bars[0]["last_seq"]) == (1000, 1999)
+        await publish(make_rows(["AIG"], 1, first=3000))
+        bar = (await client.next("bar.1s"))["bars"][0]
+        assert (bar["prev"], bar["seq"], bar["ticks"]) == (bars[0]["seq"], bars[0]["seq"] + 1, 1000)
+
+
+async def test_two_gateways_share_a_port(start: Start, publish: Any, make_rows: Any) -> None:
+    one = await start(gateway_shared_port=True)
+    port = int(one.where.feed.rpartition(":")[2].partition("/")[0])
+    other = await start(gateway_shared_port=True, gateway_port=port)
+    await publish(make_rows(["AIG"], 5))
+    clients = 0
+    while not (await one.health())["sent"] or not (await other.health())["sent"]:
+        async with one.client("AIG", mode="full") as client:
+            assert seqs(await client.until("AIG", 5), "AIG")[-1] == 5
+        clients += 1
+        assert clients < 200  # the kernel spreads connections by their port
+
+
+async def test_no_more_clients_than_the_limit_come_in(start: Start) -> None:
+    gateway = await start(gateway_clients=2)
+    async with gateway.client("AIG"), gateway.client("AIG"):
+        with pytest.raises(InvalidStatus, match="503"):
+            await connect(gateway.where.feed)
+
+
+async def raw_connection(gateway: Running, *, upgrade: bool) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    port = int(gateway.where.feed.rpartition(":")[2].partition("/")[0])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    if upgrade:
+        writer.write(
+            b"GET /feed HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        )
+        await reader.readuntil(b"\r\n\r\n")
+    return reader, writer
+
+
+async def test_garbage_of_every_kind_ends_its_own_connection_and_leaves_nothing_behind(
+    gateway: Running, publish: Any, make_rows: Any, eventually: Any
+) -> None:
+    random = np.random.default_rng(7)
+    tasks_before = len(asyncio.all_tasks())
+    async with gateway.client("*", mode="full") as good:
+        writers = []
+        for number in range(60):
+            upgrade = number % 3 > 0
+            _, writer = await raw_connection(gateway, upgrade=upgrade)
+            garbage = random.bytes(int(random.integers(1, 400)))
+            if number % 3 == 2:  # frames with lengths that lie, and requests that are cut off
+                garbage = bytes([0x81, 0xFF]) + (1 << 40).to_bytes(8, "big") + garbage
+            writer.write(garbage)
+            writers.append(writer)
+        # A handshake that never ends, and a message that trickles in.
+        for upgrade, data in ((False, b"GET /feed HT"), (True, bytes([0x01, 0x84, 0, 0, 0, 0, 0x7B]))):
+            _, writer = await raw_connection(gateway, upgrade=upgrade)
+            writer.write(data)
+            writers.append(writer)
+        await publish(make_rows(["AIG"], 500), block_rows=50)
+        assert seqs(await good.until("AIG", 500), "AIG") == list(range(1, 501))
+        for writer in writers:
+            writer.close()
+        await known(gateway, eventually, clients=1)
+        await eventually(lambda: len(asyncio.all_tasks()) <= tasks_before + 6, within_s=15)

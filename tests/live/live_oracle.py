@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from agents.lane import Lane, LaneOutput
 from agents.windows import Windows
@@ -37,6 +38,7 @@ def undisturbed(settings: Settings, ticks: Records) -> LaneOutput:
     return LaneOutput(
         np.concatenate([output.predictions for output in outputs]),
         np.concatenate([output.rejected for output in outputs]),
+        any(output.has_marks for output in outputs),
     )
 
 
@@ -46,10 +48,14 @@ def contents(predictions: Records) -> list[bytes]:
     return [content.tobytes() for content in raw[:, :PREDICTION_CONTENT_BYTES]]
 
 
-def by_identity(predictions: Records) -> dict[tuple[bytes, int], bytes]:
-    """Return the content bytes by (symbol, seq)."""
-    keys = zip(predictions["symbol"].tolist(), predictions["seq"].tolist(), strict=True)
-    return dict(zip(keys, contents(predictions), strict=True))
+def in_order(predictions: Records) -> NDArray[np.uint8]:
+    """Return what was predicted, ``uint8[N, PREDICTION_CONTENT_BYTES]``, by symbol and seq, identical ones once."""
+    order = np.lexsort((predictions["seq"], predictions["symbol"]))
+    raw = np.ascontiguousarray(predictions).view(np.uint8).reshape(len(predictions), predictions.itemsize)
+    rows = raw[order, :PREDICTION_CONTENT_BYTES]
+    differs = np.ones(len(rows), np.bool_)
+    differs[1:] = (rows[1:] != rows[:-1]).any(axis=1)
+    return rows[differs]
 
 
 def newest(predictions: Records) -> dict[str, int]:

@@ -12,6 +12,10 @@ from stream.records import (
     FLAG_WARMING,
     HEADER,
     MAX_BLOCK_RECORDS,
+    MODEL_EVENT,
+    OUTCOME,
+    OUTCOME_SHADOW,
+    OUTCOME_WARMING,
     PREDICTION,
     PREDICTION_CONTENT_BYTES,
     REJECTED,
@@ -19,6 +23,7 @@ from stream.records import (
     SYMBOL_BYTES,
     TICK,
     Mark,
+    ModelEventKind,
     Records,
     Reject,
     TickKind,
@@ -30,7 +35,7 @@ from stream.records import (
     partition_of,
 )
 
-ALL_RECORDS = (TICK, PREDICTION, REJECTED)
+ALL_RECORDS = (TICK, PREDICTION, REJECTED, OUTCOME, MODEL_EVENT)
 BROKER_LIMIT_BYTES = 1_000_000  # Kafka's default message.max.bytes is 1,048,588
 
 # One block of each record, as it is on the wire. A change of any byte below breaks every producer, consumer and
@@ -70,6 +75,21 @@ GOLDEN_REJECTED = bytes.fromhex("""
     07000000 0100 ffff
     04000000 05000000 06000000 00000000 0700000000000000
 """)
+GOLDEN_OUTCOME = bytes.fromhex("""
+    544c4231 0400 0100 01000000 90000000
+
+    4141504c0000000000000000000000000000000000000000
+    0100000000000000 ffffffffffffffff 0200000000000000 0300000000000000 0e00000000000000 0a00000000000000
+    0000000000b06740 0000000000c06740
+    7b14d341 0000c0bf 0000803e 0000003f 0000803e 0000003e 0000003f 0000c03e 7368b13f 0000903f 48e17a3f 0000003f
+    0200 0300 05000000
+""")
+GOLDEN_MODEL_EVENT = bytes.fromhex("""
+    544c4231 0500 0100 01000000 e0000000
+
+    0100000000000000 0200000000000000 ffffffffffffffff 0400000000000000 000000008040bf40 0600000000000000
+    03000000 00000000 697420776173 20776f727365
+""") + bytes(156)
 
 LAYOUTS = {
     "HEADER": (HEADER, 16, "magic S4 0, kind <u2 4, version <u2 6, count <u4 8, record_bytes <u4 12"),
@@ -92,6 +112,21 @@ LAYOUTS = {
         128,
         "tick V104 0, reason <u4 104, source_index <u4 108, source_partition <i4 112, reserved <i4 116, "
         "source_offset <i8 120",
+    ),
+    "OUTCOME": (
+        OUTCOME,
+        144,
+        "symbol S24 0, seq <u8 24, model_id <u8 32, event_ns <i8 40, from_ns <i8 48, resolved_ns <i8 56, "
+        "horizon_ns <i8 64, ref_price <f8 72, later_price <f8 80, return_bps <f4 88, expected_return_bps <f4 92, "
+        "p_down <f4 96, p_flat <f4 100, p_up <f4 104, fallback_down <f4 108, fallback_flat <f4 112, "
+        "fallback_up <f4 116, log_loss <f4 120, brier <f4 124, fallback_log_loss <f4 128, cost_bps <f4 132, "
+        "realised <u2 136, flags <u2 138, source_partition <i4 140",
+    ),
+    "MODEL_EVENT": (
+        MODEL_EVENT,
+        224,
+        "at_ns <i8 0, event_ns <i8 8, model_id <u8 16, other_id <u8 24, value <f8 32, predictions <u8 40, "
+        "kind <u4 48, reserved <u4 52, detail S168 56",
     ),
 }
 
@@ -118,14 +153,30 @@ def golden_rejected() -> Records:
     return record
 
 
+def golden_outcome() -> Records:
+    record = np.zeros(1, OUTCOME)
+    identity = (b"AAPL", 1, 2**64 - 1, 2, 3, 14, 10, 189.5, 190.0)
+    scores = (26.385, -1.5, 0.25, 0.5, 0.25, 0.125, 0.5, 0.375, 1.386, 1.125, 0.98, 0.5)
+    record[0] = (*identity, *scores, 2, OUTCOME_SHADOW | OUTCOME_WARMING, 5)
+    return record
+
+
+def golden_model_event() -> Records:
+    record = np.zeros(1, MODEL_EVENT)
+    record[0] = (1, 2, 2**64 - 1, 4, 8000.5, 6, ModelEventKind.ROLLED_BACK, 0, b"it was worse")
+    return record
+
+
 @pytest.mark.parametrize(
     ("records", "block"),
     [
         (golden_ticks(), GOLDEN_TICKS),
         (golden_prediction(), GOLDEN_PREDICTION),
         (golden_rejected(), GOLDEN_REJECTED),
+        (golden_outcome(), GOLDEN_OUTCOME),
+        (golden_model_event(), GOLDEN_MODEL_EVENT),
     ],
-    ids=["TICK", "PREDICTION", "REJECTED"],
+    ids=["TICK", "PREDICTION", "REJECTED", "OUTCOME", "MODEL_EVENT"],
 )
 def test_the_bytes_of_a_block_never_change(records: Records, block: bytes) -> None:
     assert encode_block(records).hex() == block.hex()
@@ -162,6 +213,15 @@ def test_numbers_with_a_meaning_on_the_wire_never_change() -> None:
     ]
     assert [reason.value for reason in sorted(Reject)] == list(range(1, len(Reject) + 1))
     assert FLAG_WARMING == 1
+    assert (OUTCOME_SHADOW, OUTCOME_WARMING) == (1, 2)
+    assert [kind.name for kind in sorted(ModelEventKind)] == [
+        "SERVED",
+        "TRIPPED",
+        "ROLLED_BACK",
+        "ROLLBACK_FAILED",
+        "DRIFTED",
+    ]
+    assert [kind.value for kind in sorted(ModelEventKind)] == list(range(1, len(ModelEventKind) + 1))
     assert {mark.name: mark.value for mark in Mark} == {
         "OUT_OF_ORDER": 2,
         "LOCKED": 4,
@@ -222,8 +282,8 @@ def test_the_largest_block_fits_into_a_message_of_a_broker_with_defaults(dtype: 
         (np.zeros(0, TICK), "1 to 4096 records, not 0"),
         (np.zeros(MAX_BLOCK_RECORDS + 1, TICK), "1 to 4096 records, not 4097"),
         (np.zeros(3), "not float64"),
-        (np.zeros(3, TICK)[["symbol", "price"]], "TICK, PREDICTION or REJECTED records"),
-        (np.zeros(3, TICK.newbyteorder(">")), "TICK, PREDICTION or REJECTED records"),
+        (np.zeros(3, TICK)[["symbol", "price"]], "OUTCOME, MODEL_EVENT records"),
+        (np.zeros(3, TICK.newbyteorder(">")), "OUTCOME, MODEL_EVENT records"),
         # These once made a block whose header said 13 records, and 2: both lies.
         (np.zeros(3, TICK)[0], "one-dimensional"),
         (np.zeros((2, 3), TICK), "one-dimensional"),

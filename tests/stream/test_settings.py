@@ -216,7 +216,7 @@ ANY_SETTINGS = st.fixed_dictionaries(
         "worker_port": PORTS,
         "checkpoint_s": st.floats(0.05, 60),
         "lateness_s": st.floats(0, 1e6),
-        "feed_token": TEXT.filter(str.strip),
+        "feed_token": TEXT.filter(lambda text: text.strip(" ,\t\r\n")),
         "log_level": st.sampled_from(["debug", "INFO"]),
     },
 )

@@ -14,6 +14,9 @@ from stream.settings import Settings
 from stream.telemetry import Health
 from stream.topics import (
     APP_ID,
+    MODEL_EVENTS,
+    MODEL_SCORES,
+    MODELS,
     PREDICTIONS,
     REJECTED_TICKS,
     STATE_CHANGELOG,
@@ -55,9 +58,8 @@ async def test_topics_are_created_once_with_their_partitions(kafka: EmbeddedKafk
         [answer] = await admin.describe_configs([resource])
     finally:
         await admin.close()
-    assert {spec.name: seen[spec.name] for spec in topic_specs(24.0)} == dict.fromkeys(
-        (spec.name for spec in topic_specs(24.0)), PARTITIONS
-    )
+    right = {spec.name: PARTITIONS for spec in topic_specs(24.0)} | {MODELS: 1, MODEL_SCORES: 1, MODEL_EVENTS: 1}
+    assert {spec.name: seen[spec.name] for spec in topic_specs(24.0)} == right
     values = {entry[0]: entry[1] for entry in answer.resources[0][4]}
     assert values["cleanup.policy"] == "compact"
 

@@ -1,0 +1,93 @@
+"""The channels: what a row of each is, how it is made into JSON, and where its messages are numbered. Pure.
+
+Every row has ``symbol`` and ``seq``. A prediction's seq counts without a gap; the rows of the others have ``prev``,
+the seq of the one before of the same symbol, because theirs is a position (in Kafka, or in time) and leaves numbers
+out. Both are the same on every gateway.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from exporters.feed_encode import encode_bars, encode_events, encode_predictions, encode_ticks
+from stream.clock import NS_PER_S
+from stream.records import PREDICTION, SYMBOL_BYTES, TICK, Records
+
+_CHAINED: Final[list[tuple[str, str]]] = [("symbol", f"S{SYMBOL_BYTES}"), ("seq", "<u8"), ("prev", "<u8")]
+
+# A tick with its place: seq is the offset of its block in `ticks` times 4096, plus its index there, plus 1.
+FEED_TICK: Final = np.dtype([*_CHAINED, *(field for field in TICK.descr if field[0] != "symbol")])
+
+BAR: Final = np.dtype(
+    [
+        *_CHAINED,
+        ("start_ns", "<i8"),
+        ("end_ns", "<i8"),
+        ("open", "<f8"),
+        ("high", "<f8"),
+        ("low", "<f8"),
+        ("close", "<f8"),
+        ("ticks", "<i8"),
+        ("last_seq", "<u8"),
+        ("published_ns", "<i8"),
+    ]
+)
+
+# Only ever JSON: what happens is told in words, and seldom.
+EVENT: Final = np.dtype([*_CHAINED, ("at_ns", "<i8"), ("event", object), ("details", object)])
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A channel."""
+
+    name: str
+    plural: Literal["predictions", "ticks", "bars", "events"]  # what the list in its messages is called
+    number: int  # in the header of binary messages: append only
+    dtype: np.dtype[np.void]
+    encode: Callable[[Records, Sequence[bytes]], list[bytes]]
+    time_field: str  # what `replay_from_ns` is compared with
+
+    @property
+    def chained(self) -> bool:
+        """Whether rows tell the seq before them, because seqs leave numbers out."""
+        return "prev" in (self.dtype.names or ())
+
+    @property
+    def has_binary(self) -> bool:
+        """Whether rows go as records to clients that asked for them."""
+        return not self.dtype.hasobject
+
+
+CHANNELS: Final[Mapping[str, Channel]] = {
+    channel.name: channel
+    for channel in (
+        Channel("prediction", "predictions", 1, PREDICTION, encode_predictions, "published_ns"),
+        Channel("tick", "ticks", 2, FEED_TICK, encode_ticks, "recv_ns"),
+        Channel("bar.1s", "bars", 3, BAR, encode_bars, "published_ns"),
+        Channel("bar.1m", "bars", 4, BAR, encode_bars, "published_ns"),
+        Channel("model", "events", 5, EVENT, encode_events, "at_ns"),
+        Channel("status", "events", 6, EVENT, encode_events, "at_ns"),
+        Channel("halt", "events", 7, EVENT, encode_events, "at_ns"),
+    )
+}
+BAR_NS: Final = {"bar.1s": NS_PER_S, "bar.1m": 60 * NS_PER_S}
+
+
+def chain(slots: Any, seqs: Any, newest: Any) -> Any:
+    """Return the seq before each row of the same slot: ``uint64[N]``.
+
+    Args:
+        slots: ``int64[N]``, of rows in order.
+        seqs: ``uint64[N]``.
+        newest: ``uint64[slots]``, the last before these rows; 0 for none.
+    """
+    order = np.argsort(slots, kind="stable")
+    sorted_slots = slots[order]
+    before = np.empty(len(slots), np.uint64)
+    before[order[1:]] = seqs[order[:-1]]
+    first = order[np.concatenate([[True], sorted_slots[1:] != sorted_slots[:-1]])]
+    before[first] = newest[slots[first]]
+    return before

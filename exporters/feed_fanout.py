@@ -1,0 +1,237 @@
+"""From rows of one channel to frames in the clients' queues. No awaits, so nobody can hold it up.
+
+`full` goes out in `publish`, row by row in order: each row is made into JSON once, and clients with the same
+subscriptions share the frames. `latest` goes out in `flush`, which the caller paces: per client only the symbols
+that moved, their newest row made into JSON once for all clients. Nothing is encoded that nobody follows.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.feed_board import Board, Int64s
+from exporters.feed_channels import Channel
+from exporters.feed_client import FeedClient
+from exporters.feed_encode import encode_symbol_name
+from exporters.feed_following import Following
+from exporters.feed_history import History, Segment
+from exporters.feed_messages import EpochMessage
+from exporters.feed_metrics import FeedMetrics
+from exporters.feed_requests import Subscribe
+from exporters.feed_wire import Held, items_frames, message_frame, records_frames
+from stream.clock import NS_PER_S, Clock
+from stream.records import Records
+
+Frames = dict[tuple[bool, bool, bytes, bytes], list[Held]]
+Clients = set[FeedClient]
+
+_NEVER_S: Final = float("inf")
+
+
+class Fanout:
+    """The board, the history and the followers of one channel."""
+
+    def __init__(self, channel: Channel, clients: Clients, metrics: FeedMetrics, clock: Clock, memory: int) -> None:
+        """Make an empty one.
+
+        Args:
+            channel: which.
+            clients: all that there are; the hub's.
+            metrics: told what became of messages.
+            clock: gives ``send_ns``.
+            memory: rows that clients can resume from at once.
+        """
+        self.channel = channel
+        self.board = Board(channel)
+        self.history = History(channel, memory)
+        self.epoch: str | None = None
+        self.filling = False
+        self._clients, self._metrics, self._clock, self._memory = clients, metrics, clock, memory
+
+    def followers(self) -> Iterator[tuple[FeedClient, Following]]:
+        """Yield every client that subscribed to something of this channel."""
+        for client in list(self._clients):
+            following = client.followings.get(self.channel.name)
+            if following is not None:
+                yield client, following
+
+    def begin(self, epoch: str, offsets: dict[int, int]) -> None:
+        """Forget everything: another Kafka cluster or topic numbers the rows from here on.
+
+        What comes first is the past: `fill`, then `show_all`.
+        """
+        self.board = Board(self.channel)
+        self.history = History(self.channel, self._memory)
+        self.history.begin(offsets)
+        self.epoch = epoch
+        self.filling = True
+        message: EpochMessage = {
+            "type": "epoch",
+            "channel": self.channel.name,
+            "epoch": epoch,
+            "server_ns": self._clock(),
+        }
+        held = Held(message_frame(message))
+        for client, following in self.followers():
+            following.forget()
+            client.post(held)
+
+    def fill(self, rows: Records, segments: Sequence[Segment]) -> Int64s:
+        """Take rows of the past; nobody gets them, see `show_all`. Return the slot of each."""
+        return self._put(rows, segments)[0]
+
+    def show_all(self) -> None:
+        """Send everybody a snapshot of what he follows: the board was filled behind their backs."""
+        self.filling = False
+        for client, following in self.followers():
+            self.snapshot(client, following, np.flatnonzero(following.followed))
+
+    def publish(self, rows: Records, segments: Sequence[Segment]) -> Int64s:
+        """Take new rows in order, and send them to the clients of `full`. Return the slot of each."""
+        slots, first, positions = self._put(rows, segments)
+        groups: dict[tuple[bytes, bool], list[FeedClient]] = {}
+        masks: dict[bytes, NDArray[np.bool_]] = {}
+        for client, following in self.followers():
+            if following.full_key:
+                binary = client.is_binary and self.channel.has_binary
+                groups.setdefault((following.full_key, binary), []).append(client)
+                masks[following.full_key] = following.full
+        is_first = np.zeros(len(rows), bool)
+        is_first[first] = True
+        for (key, binary), group in groups.items():
+            ours = masks[key][slots]
+            for is_snapshot, chosen in ((True, ours & is_first), (False, ours & ~is_first)):
+                if chosen.any():
+                    for held in self.frames(is_snapshot, rows[chosen], positions[chosen], binary):
+                        for client in group:
+                            client.post(held)
+        if groups:
+            self._note_sent(rows[np.logical_or.reduce(list(masks.values()))[slots]])
+        return slots
+
+    def _note_sent(self, rows: Records) -> None:
+        if len(rows) and self.channel.name == "prediction":
+            self._metrics.on_sent(self._clock() - rows["published_ns"])
+
+    def flush(self) -> float:
+        """Send to clients of `latest` and `throttle` what has moved.
+
+        Returns:
+            In how many seconds to call again, even if nothing comes until then: infinite for never.
+        """
+        frames: Frames = {}
+        wait_s = _NEVER_S
+        if not self.filling:
+            now_ns = self._clock()
+            for client, following in self.followers():
+                if following.follows_latest:
+                    if not client.drained:
+                        wait_s = 0.0
+                    else:
+                        wait_s = min(wait_s, self._flush_client(client, following, frames, now_ns))
+        return wait_s
+
+    def greet(self, client: FeedClient, request: Subscribe) -> None:
+        """Send the newest of every symbol that a request covers; it has just been subscribed to."""
+        following = client.followings[self.channel.name]
+        following.refresh(self.board)
+        slots = np.flatnonzero(following.followed)
+        if not any(symbol.endswith("*") for symbol in request.symbols):
+            found = [self.board.find(symbol.encode()) for symbol in request.symbols]
+            slots = np.intersect1d(slots, np.array([slot for slot in found if slot is not None], np.int64))
+        self.snapshot(client, following, slots)
+
+    def narrow(self, client: FeedClient) -> None:
+        """Take note that a client has unsubscribed; what now comes under a prefix begins with a snapshot."""
+        following = client.followings[self.channel.name]
+        latest, full = following.latest, following.full
+        following.refresh(self.board)
+        fresh = (following.latest & ~latest) | (following.full & ~full)
+        self.snapshot(client, following, np.flatnonzero(fresh))
+
+    def snapshot(self, client: FeedClient, following: Following, slots: Int64s) -> None:
+        """Send the newest of some slots."""
+        counts = self.board.counts
+        slots = slots[counts[slots] > 0] if len(slots) else slots
+        if len(slots) == 0:
+            return
+        following.had[slots] = counts[slots]
+        following.due_ns[slots] = self._clock() + following.intervals_ns[slots]
+        client.allow_snapshot(len(slots))
+        binary = client.is_binary and self.channel.has_binary
+        for held in self._newest(True, binary, slots, np.zeros(len(slots), np.int64)):
+            client.post(held)
+
+    def frames(self, is_snapshot: bool, rows: Records, positions: Int64s | None, binary: bool) -> Iterator[Held]:
+        """Yield frames of rows.
+
+        Args:
+            is_snapshot: whether the client is to forget what it knew of these symbols.
+            rows: in order.
+            positions: theirs in the history; None for rows that are not there.
+            binary: as records.
+        """
+        now_ns, stop = self._clock(), 0
+        if binary:
+            frames = records_frames(self.channel, is_snapshot, rows, None, self.epoch, now_ns)
+        else:
+            frames = items_frames(self.channel, is_snapshot, self._items(rows, positions), self.epoch, now_ns)
+        for frame, count in frames:
+            stop += count
+            last = rows[stop - 1]
+            yield Held(frame, count, (bytes(last["symbol"]), int(last["seq"])))
+
+    def _items(self, rows: Records, positions: Int64s | None) -> list[bytes]:
+        if positions is not None and positions[0] >= self.history.start:
+            texts = self.history.items(positions, self.board)
+        else:
+            names = {symbol: encode_symbol_name(symbol) for symbol in set(rows["symbol"].tolist())}
+            texts = self.channel.encode(rows, [names[symbol] for symbol in rows["symbol"].tolist()])
+        return [text + b"}" for text in texts]
+
+    def _put(self, rows: Records, segments: Sequence[Segment]) -> tuple[Int64s, Int64s, Int64s]:
+        known = len(self.board)
+        slots, first = self.board.put(rows)
+        position = self.history.head
+        self.history.append(self.board, rows, slots, first, segments)
+        if len(self.board) > known:
+            self._metrics.symbols[self.channel.name] = len(self.board)
+            for _, following in self.followers():
+                following.extend(self.board)
+        return slots, first, np.arange(position, self.history.head)
+
+    def _flush_client(self, client: FeedClient, following: Following, frames: Frames, now_ns: int) -> float:
+        counts = self.board.counts
+        moved = following.latest & (counts > following.had)
+        due = np.flatnonzero(moved & (following.due_ns <= now_ns))
+        if len(due):
+            had = following.had[due]
+            skipped = counts[due] - had - 1
+            following.had[due] = counts[due]
+            following.due_ns[due] = now_ns + following.intervals_ns[due]
+            self._metrics.skipped += int(skipped.sum())
+            binary = client.is_binary and self.channel.has_binary
+            for is_snapshot, wanted in ((True, had == 0), (False, had > 0)):
+                if wanted.any():
+                    key = is_snapshot, binary, due[wanted].tobytes(), skipped[wanted].tobytes()
+                    if key not in frames:
+                        frames[key] = self._newest(is_snapshot, binary, due[wanted], skipped[wanted])
+                    for held in frames[key]:
+                        client.post(held)
+        later = following.due_ns[moved & (following.due_ns > now_ns)]
+        return (int(later.min()) - now_ns) / NS_PER_S if len(later) else _NEVER_S
+
+    def _newest(self, is_snapshot: bool, binary: bool, slots: Int64s, skipped: Int64s) -> list[Held]:
+        now_ns, rows = self._clock(), self.board.newest(slots)
+        if not is_snapshot:
+            self._note_sent(rows)
+        frames: Any
+        if binary:
+            frames = records_frames(self.channel, is_snapshot, rows, skipped, self.epoch, now_ns)
+        else:
+            texts = self.board.newest_items(slots)
+            items = [b'%b,"skipped":%d}' % pair for pair in zip(texts, skipped.tolist(), strict=True)]
+            frames = items_frames(self.channel, is_snapshot, items, self.epoch, now_ns)
+        return [Held(frame, count) for frame, count in frames]
