@@ -236,6 +236,7 @@ def train(
     layers: Annotated[int | None, typer.Option(help="LSTM layers. [default: 1]")] = None,
     units: Annotated[int | None, typer.Option(help="Units of a layer. [default: 32]")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs at the most. [default: 12]")] = None,
+    take: Annotated[str | None, typer.Option(help="Features that the model takes, such as '-bar_*'.")] = None,
     checkpoints: Annotated[Path | None, typer.Option(help="Keep epochs here, and go on after a kill.")] = None,
     kafka: KafkaFlag = None,
     as_json: JsonFlag = False,
@@ -257,6 +258,7 @@ def train(
         layers=layers,
         units=units,
         epochs=epochs,
+        take=take,
     )
 
 

@@ -72,7 +72,7 @@ def evaluate(
     # What a training says of itself is in the lines of progress.
     logging.getLogger("models").setLevel(logging.WARNING)
     chosen: dict[str, Any] = {"horizon_s": horizon_s, "dead_band_bps": dead_band_bps}
-    chosen |= {"layers": layers, "units": units, "epochs": epochs, "seed": seed, "feature_names": take}
+    chosen |= {"layers": layers, "units": units, "epochs": epochs, "seed": seed, "take": take}
     settings = _train_settings(_settings(context), settings_file, chosen, model or [])
     ticks = Replay(files, symbols=symbols.split(",") if symbols else None).days()
     plan = Plan(settings, folds.value, seeds, tuple(model or ()), fee_bps)
@@ -98,7 +98,6 @@ def _settings(context: typer.Context) -> Settings:
 
 def _train_settings(settings: Settings, file: Path | None, chosen: dict[str, Any], models: list[Path]) -> Any:
     """Return settings of training; where models are there already, what is predicted is what they predict."""
-    from agents import features
     from agents.periods import Periods
     from models.contenders import task_of
     from stream.training import training_settings
@@ -109,6 +108,4 @@ def _train_settings(settings: Settings, file: Path | None, chosen: dict[str, Any
             raise SettingsError(f"{', '.join(given)} with --model, which trains nothing; right would be either")
         task = task_of(models, Periods.of(settings))
         chosen = {"horizon_s": task.horizon_ns / NS_PER_S, "dead_band_bps": task.dead_band_bps}
-    if chosen.get("feature_names") is not None:
-        chosen["feature_names"] = features.choose(chosen["feature_names"], features.names(Periods.of(settings)))
     return training_settings(settings, file, **chosen)
