@@ -224,12 +224,8 @@ def train(
         Path | None, typer.Option(help="Train on these recorded ticks; else on simulated ones.")
     ] = None,
     day: Annotated[str | None, typer.Option(help="Only this day of the recording, YYYY-MM-DD.")] = None,
-    features: Annotated[
-        Path | None, typer.Option(help="Train on a file that `tickloom replay --features` wrote.")
-    ] = None,
-    kafka_days: Annotated[
-        float | None, typer.Option(help="Train on the last days of the ticks that Kafka holds.")
-    ] = None,
+    features: Annotated[Path | None, typer.Option(help="Or on what `tickloom replay --features` wrote.")] = None,
+    kafka_days: Annotated[float | None, typer.Option(help="Or on the last days that Kafka holds.")] = None,
     seconds: Annotated[
         float, typer.Option(help="Simulated time to train on, some 2,150 ticks each second.")
     ] = 2400.0,
@@ -240,12 +236,8 @@ def train(
     layers: Annotated[int | None, typer.Option(help="LSTM layers. [default: 1]")] = None,
     units: Annotated[int | None, typer.Option(help="Units of a layer. [default: 32]")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs at the most. [default: 12]")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Share of outputs left out. [default: 0]")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Decoupled decay. [default: 0]")] = None,
-    checkpoints: Annotated[
-        Path | None,
-        typer.Option(help="Keep each epoch in this directory; started again, a training goes on there."),
-    ] = None,
+    take: Annotated[str | None, typer.Option(help="Features that the model takes, such as '-bar_*'.")] = None,
+    checkpoints: Annotated[Path | None, typer.Option(help="Keep epochs here, and go on after a kill.")] = None,
     kafka: KafkaFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -266,8 +258,7 @@ def train(
         layers=layers,
         units=units,
         epochs=epochs,
-        dropout=dropout,
-        weight_decay=weight_decay,
+        take=take,
     )
 
 

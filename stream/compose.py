@@ -311,8 +311,7 @@ def train_model(
         out: path of the model, ending in ``.onnx``.
         checkpoints: where a training is kept, so that it goes on after a kill.
         as_json: print the metrics as JSON.
-        chosen: fields of `models.train.TrainSettings`, over those of the file; None is not chosen. ``seed`` is the
-            simulated markets' as well.
+        chosen: as `stream.training.training_settings` takes it; ``seed`` is the simulated markets' as well.
 
     Raises:
         SettingsError: TensorFlow is not installed, or what to train on is not clear.
