@@ -298,12 +298,12 @@ function drawFacts(facts) { $("facts").replaceChildren(...pairs(facts)); }
 const share = (x) => (x === null || x === undefined ? "–" : `${(x * 100).toFixed(1)} %`);
 const nats = (x) => (x === null || x === undefined ? "–" : x.toFixed(4));
 
-function takeModel(topic, details) {
-  if (topic === "models" && details.version && details.reason !== undefined) {
+function takeModel(kind, details) {
+  if (kind === "champion" && details.version) {
     $("m-news").hidden = false;
     $("m-news").textContent = `${details.version} (${details.by}): ${details.reason}`;
   }
-  if (topic !== "model.scores" || details.role !== "champion") return;
+  if (kind !== "scores" || details.role !== "champion") return;
   const recent = details.recent;
   $("model").hidden = false;
   $("m-name").textContent = `${details.name ?? ""} ${details.model.slice(0, 8)}`;
