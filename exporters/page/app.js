@@ -249,7 +249,7 @@ function micros(us) {
 function drawBeat() {
   const seconds = previousBeat ? (beat.server_ns - previousBeat.server_ns) / 1e9 : 0;
   const perSecond = (name) => (seconds > 0 ? Math.max(0, (beat[name] - previousBeat[name]) / seconds) : undefined);
-  const rate = perSecond("predictions"), total = beat.stages_us?.total ?? {};
+  const rate = perSecond("received"), total = beat.stages_us?.total ?? {};
   if (rate !== undefined) rates = [...rates.slice(-59), rate];
   const top = Math.max(1, ...rates);
   $("spark").setAttribute("points",
@@ -262,7 +262,7 @@ function drawBeat() {
   const lag = Object.values(beat.lag_blocks ?? {}).reduce((sum, blocks) => sum + blocks, 0);
   const sent = perSecond("sent"), skipped = perSecond("skipped");
   drawFacts([
-    ["predictions read", count(beat.predictions)], ["sent to clients/s", sent === undefined ? "–" : count(Math.round(sent))],
+    ["predictions read", count(beat.received)], ["sent to clients/s", sent === undefined ? "–" : count(Math.round(sent))],
     ["skipped by conflation/s", skipped === undefined ? "–" : count(Math.round(skipped))],
     ["behind Kafka, blocks", count(lag)], ["missing", count(beat.missing), beat.missing > 0],
     ["repeated, dropped", count(beat.duplicates)], ["bad", count(beat.bad), beat.bad > 0],
