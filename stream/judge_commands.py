@@ -49,7 +49,7 @@ def evaluate(
     units: Annotated[int | None, typer.Option(help="Units of a layer; 32.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs at the most; 12.")] = None,
     take: Annotated[
-        str | None, typer.Option(help="Features that the model takes, such as '-bar_*,-*_300s_*': all but these.")
+        str | None, typer.Option(help="Features that the model takes, such as '-bar_*,-*_300s*': all but these.")
     ] = None,
     model: Annotated[
         list[Path] | None, typer.Option(help="Train nothing: judge this model file; may be given several times.")
