@@ -146,14 +146,11 @@ def _figures(health: Mapping[str, Any]) -> str:
     for name, value in health.items():
         if name in ("role", "status", "problems", "up_s", "stages_us"):
             continue
-        if isinstance(value, Mapping) and all(inner.isdigit() for inner in value):
-            shown += (
-                [f"{name.replace('_', ' ')} {total:,}"] if (total := sum(value.values())) else []
-            )  # by partition
-        elif isinstance(value, Mapping):
-            shown += [
-                f"{inner} {number:,}" for inner, number in value.items() if isinstance(number, int) and number
-            ]
+        if isinstance(value, Mapping):
+            numbers = {inner: number for inner, number in value.items() if isinstance(number, int) and number}
+            if all(inner.isdigit() for inner in value):  # by partition
+                numbers = {name.replace("_", " "): sum(numbers.values())} if numbers else {}
+            shown += [f"{inner} {number:,}" for inner, number in numbers.items()]
         elif isinstance(value, int) and not isinstance(value, bool):
             shown.append(f"{name.replace('_', ' ')} {value:,}")
         elif isinstance(value, str):

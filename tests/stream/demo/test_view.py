@@ -21,6 +21,15 @@ OUTCOMES = {
 }
 
 
+WORKER = {
+    "partitions": [0, 1],
+    "predictions": 4_000,
+    "ticks": {"accepted": 4_001, "crossed": 1},
+    "model": "718e0a2ddc1319ff",
+    "serving": {"0": "718e0a2ddc1319ff", "1": "718e0a2ddc1319ff"},
+}
+
+
 def part(name: str, health: dict[str, Any]) -> Any:
     role = SimpleNamespace(name=name)
     return SimpleNamespace(role=role, health=health, healthy=True, finished=False, alive=True, restarts=0)
@@ -35,6 +44,11 @@ def shown(*parts: Any) -> str:
 def test_how_far_a_sink_is_behind_is_one_number_with_its_name() -> None:
     text = shown(part("clickhouse", CLICKHOUSE))
     assert "received 6,920, written 6,900, lag blocks 63" in text
+
+
+def test_what_a_worker_counts_stands_there_and_not_what_each_partition_serves() -> None:
+    text = shown(part("worker-1", WORKER))
+    assert "predictions 4,000, accepted 4,001, crossed 1, model 718e0a2ddc1319ff" in text
 
 
 def test_the_model_in_service_stands_there_with_its_hit_rate_beside_the_baselines() -> None:
