@@ -29,9 +29,7 @@ class Verdict:
     reasons: tuple[str, ...]
 
 
-def decide(
-    card: Mapping[str, Any], candidate: str, serving: str | None, parity: float, rules: Rules
-) -> Verdict:
+def decide(card: Mapping[str, Any], candidate: str, serving: str | None, parity: float, rules: Rules) -> Verdict:
     """Return whether a model may serve.
 
     It must have less log loss than the model in service and than class frequencies, beyond doubt, on the same
@@ -52,7 +50,9 @@ def decide(
     findings.append(_calibration(card, candidate, rules.calibration_error))
     # Turned so that a number that is none does not pass.
     exact = parity <= rules.parity
-    findings.append((exact, f"the exported graph differs from Keras by {parity:.1e}, allowed is {rules.parity:.0e}"))
+    findings.append(
+        (exact, f"the exported graph differs from Keras by {parity:.1e}, allowed is {rules.parity:.0e}")
+    )
     passed = all(good for good, _ in findings)
     return Verdict(passed, tuple(words for good, words in findings if good == passed))
 

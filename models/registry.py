@@ -140,7 +140,11 @@ class Registry:
 
     def versions(self, name: str | None = None) -> list[str]:
         """Return the versions that there are, of one name or of all, by name and number."""
-        names = [name] if name is not None else [each for each in self._store.names("") if each not in (_ALIASES, _NIGHTS)]
+        names = (
+            [name]
+            if name is not None
+            else [each for each in self._store.names("") if each not in (_ALIASES, _NIGHTS)]
+        )
         found = [f"{each}/{number}" for each in names for number in self._store.names(each)]
         whole = [version for version in found if _VERSION.fullmatch(version) and self._has_manifest(version)]
         return sorted(whole)
