@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from stream.clock import NS_PER_S
 from stream.errors import InvariantError, SettingsError
-from stream.settings import Settings
+from stream.settings import Settings, to_environment
 from stream.telemetry import Health, TelemetryServer
 from stream.topics import TICKS, await_topics, broker
 
@@ -43,10 +43,11 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     from agents.state_view import StateView
     from agents.windows import Windows
     from models.feature_drift import FeatureDrift
+    from models.night_watch import Job, NightWatch
     from models.predictor import load_predictor
     from models.registry import Registry
     from models.service import ModelService
-    from stream.app import create_app, tell_address
+    from stream.app import at_times, create_app, tell_address
     from stream.symbols import read_symbols
 
     symbols = read_symbols(settings.symbols)
@@ -73,9 +74,10 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         return Lane(partition, windows, predictor)
 
     app = create_app(settings)
+    store = Registry(settings.registry_url, settings.data_dir / "workers" / settings.worker_name / "models")
     models = ModelService(
         broker(settings),
-        Registry(settings.registry_url, settings.data_dir / "workers" / settings.worker_name / "models"),
+        store,
         predictor,
         settings.predictor,
         available,
@@ -89,6 +91,10 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     models.attach(lanes)
 
     drift = FeatureDrift(available, registry)
+    job = Job(_retraining_command, to_environment(settings), settings.data_dir / "retrain")
+    nights = NightWatch(job, lambda: models.said.nights, store, broker(settings), settings.worker_name, health)
+    if settings.retrain_at is not None:
+        at_times(app, settings.retrain_at, nights.due)
 
     def figures() -> dict[str, Any]:
         return {
@@ -99,6 +105,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
             "predictions": metrics.predictions,
             "model": ", ".join(sorted(set(models.figures()["serving"].values()))) or f"{predictor.model_id:016x}",
             **models.figures(),
+            **nights.figures(),
             "stages_us": metrics.stages.summary_us(),
         }
 
@@ -110,7 +117,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         if not await await_topics(settings, health, stop):
             return
         await asyncio.to_thread(compile_kernels, predictor)
-        async with models, drift.watching(lanes):
+        async with models, drift.watching(lanes), nights:
             await app.start()
             del health.problems["lanes"]
             freeze_garbage()
@@ -124,6 +131,10 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         raise lanes.failure
     if not stop.is_set():
         raise InvariantError(f"Faust stopped by itself: {app.crash_reason!r}") from app.crash_reason
+
+
+def _retraining_command(night: str) -> list[str]:
+    return [sys.executable, "-m", "stream", "retrain", "--now", "--run", night]
 
 
 def freeze_garbage() -> None:

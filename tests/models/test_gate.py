@@ -16,7 +16,13 @@ def made_card(difference: float = -0.02, p_value: float = 1e-4, calibration: flo
     """A card with only what the gate looks at: the model ``new`` beside the one in service and frequencies."""
     return {
         "comparisons": [
-            {"model": model, "against": against, "group": group, "mean_difference": sign * difference, "p_value": p_value}
+            {
+                "model": model,
+                "against": against,
+                "group": group,
+                "mean_difference": sign * difference,
+                "p_value": p_value,
+            }
             for model, against, group, sign in (
                 ("new", SERVING, "symbol", -1),  # of one symbol: not what is asked for
                 ("new", SERVING, "all", 1),

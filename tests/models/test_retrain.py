@@ -26,7 +26,9 @@ pytestmark = pytest.mark.train
 CHAMPION = Path(__file__).resolve().parents[2] / "models" / "champion" / "model.onnx"
 QUIET = Console(quiet=True)
 NAMES = ("book_imbalance", "return_1_bps", "volatility_64_bps", "spread_bps")
-SETTINGS = TrainSettings(units=8, epochs=4, streams=8, steps=32, burn_in=16, feature_names=NAMES, learning_rate=1e-2)
+SETTINGS = TrainSettings(
+    units=8, epochs=4, streams=8, steps=32, burn_in=16, feature_names=NAMES, learning_rate=1e-2
+)
 # Few ticks prove little: what is tested here is the way, and the gate by itself elsewhere.
 LENIENT = Rules(level=0.999, calibration_error=1.0)
 PATIENCE_S = 90.0
