@@ -203,16 +203,16 @@ class Run:
         self._journal.finish("judge", rows=int(split.test.sum()))
 
     def _gate(self) -> None:
-        mine, rival = self._folder / MODEL, self._rival()
-        if rival == self._name(mine):
-            self._end("refused", "it is the model that serves: the same ticks and settings gave the same weights")
-            return
-        card = json.loads((self._folder / "card.json").read_text("utf-8"))
         try:
-            name = self._name(mine)  # which loads it: form, hash, golden answers
+            name = self._name(self._folder / MODEL)  # which loads it: form, hash, golden answers
         except ModelError as error:
             self._end("refused", str(error))
             return
+        rival = self._rival()
+        if rival == name:
+            self._end("refused", "it is the model that serves: the same ticks and settings gave the same weights")
+            return
+        card = json.loads((self._folder / "card.json").read_text("utf-8"))
         verdict = decide(card, name, rival, self._journal.steps["train"]["parity"], self._wanted.rules)
         self._journal.finish("gate", passed=verdict.passed, reasons=verdict.reasons)
         for reason in verdict.reasons:

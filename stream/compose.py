@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
@@ -23,6 +23,12 @@ from stream.errors import InvariantError, SettingsError
 from stream.settings import Settings, to_environment
 from stream.telemetry import Health, TelemetryServer
 from stream.topics import TICKS, await_topics, broker
+
+if TYPE_CHECKING:
+    from models.night_watch import NightWatch
+    from models.registry import Registry
+    from models.service import ModelService
+    from stream.app import TickloomApp
 
 _SWITCH_INTERVAL_S = 0.0005
 
@@ -43,11 +49,9 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     from agents.state_view import StateView
     from agents.windows import Windows
     from models.feature_drift import FeatureDrift
-    from models.night_watch import Job, NightWatch
     from models.predictor import load_predictor
-    from models.registry import Registry
     from models.service import ModelService
-    from stream.app import at_times, create_app, tell_address
+    from stream.app import create_app, tell_address
     from stream.symbols import read_symbols
 
     symbols = read_symbols(settings.symbols)
@@ -74,10 +78,9 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         return Lane(partition, windows, predictor)
 
     app = create_app(settings)
-    store = Registry(settings.registry_url, settings.data_dir / "workers" / settings.worker_name / "models")
     models = ModelService(
         broker(settings),
-        store,
+        _registry(settings),
         predictor,
         settings.predictor,
         available,
@@ -91,10 +94,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     models.attach(lanes)
 
     drift = FeatureDrift(available, registry)
-    job = Job(_retraining_command, to_environment(settings), settings.data_dir / "retrain")
-    nights = NightWatch(job, lambda: models.said.nights, store, broker(settings), settings.worker_name, health)
-    if settings.retrain_at is not None:
-        at_times(app, settings.retrain_at, nights.due)
+    nights = _night_watch(settings, app, models, health)
 
     def figures() -> dict[str, Any]:
         return {
@@ -133,8 +133,26 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         raise InvariantError(f"Faust stopped by itself: {app.crash_reason!r}") from app.crash_reason
 
 
-def _retraining_command(night: str) -> list[str]:
-    return [sys.executable, "-m", "stream", "retrain", "--now", "--run", night]
+def _registry(settings: Settings) -> "Registry":
+    from models.registry import Registry
+
+    return Registry(settings.registry_url, settings.data_dir / "workers" / settings.worker_name / "models")
+
+
+def _night_watch(settings: Settings, app: "TickloomApp", models: "ModelService", health: Health) -> "NightWatch":
+    from models.night_watch import Job, NightWatch
+    from stream.app import at_times
+
+    def command(night: str) -> list[str]:
+        return [sys.executable, "-m", "stream", "retrain", "--now", "--run", night]
+
+    job = Job(command, to_environment(settings), settings.data_dir / "retrain")
+    nights = NightWatch(
+        job, lambda: models.said.nights, _registry(settings), broker(settings), settings.worker_name, health
+    )
+    if settings.retrain_at is not None:
+        at_times(app, settings.retrain_at, nights.due)
+    return nights
 
 
 def freeze_garbage() -> None:
