@@ -1,11 +1,11 @@
 """Each night one retraining, in a process of its own, however many workers there are.
 
-Every worker hears the clock. The leader claims the night at once; another one does where nobody has after a while,
-so that a night is not lost to a rebalance. To claim is to make a file in the registry, which one of several can.
-Who has the night tells the topic ``models`` how far it is, again and again. Once it is silent the next one claims the
-next attempt, which goes on with what it finds in its ``DATA_DIR/retrain/NIGHT``, and the old owner, should it still
-be there, sees that and lets go. Two that ran at the same time would still not promote both: `models.retrain`
-promotes only over the champion that it judged against.
+Every worker hears the clock. The leader claims the night at once; another one does where nobody has after a
+while, so that a night is not lost to a rebalance. To claim is to make a file in the registry, which one of
+several can. Who has the night tells the topic ``models`` how far it is, again and again. Once it is silent the
+next one claims the next attempt, which goes on with what it finds in its ``DATA_DIR/retrain/NIGHT``, and the old
+owner, should it still be there, sees that and lets go. Two that ran at the same time would still not promote
+both: `models.retrain` promotes only over the champion that it judged against.
 """
 
 import asyncio
