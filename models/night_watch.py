@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
+from agents.model_metrics import ModelMetrics
 from models.journal import read_journal
 from models.night import Night, State
 from models.promotion import send_models
@@ -58,6 +59,7 @@ class NightWatch:
         bootstrap: str,
         worker: str,
         health: Health,
+        metrics: ModelMetrics,
         clock: Clock = wall_ns,
     ) -> None:
         """Make it; nothing is started yet.
@@ -68,11 +70,13 @@ class NightWatch:
             registry: where nights are claimed: all workers have the same.
             bootstrap: brokers.
             worker: this one's name.
-            health: where a night that needs somebody is told.
+            health: where it is told that nobody watches any more.
+            metrics: where a night that failed is told: no lane does worse for it, so that the worker stays healthy.
             clock: of now.
         """
         self._job, self._nights, self._registry = job, nights, registry
-        self._bootstrap, self._worker, self._health, self._clock = bootstrap, worker, health, clock
+        self._bootstrap, self._worker, self._clock = bootstrap, worker, clock
+        self._health, self._metrics = health, metrics
         self._due: dict[str, float] = {}  # night -> when to claim it, monotonic
         self._seen: dict[str, tuple[Any, float]] = {}  # night -> what was there, and since when, monotonic
         self._task: asyncio.Task[None] | None = None
@@ -107,9 +111,11 @@ class NightWatch:
                         self._registry.claim_night, night, attempt, self._worker
                     ):
                         await self._retrain(night, attempt)
-                self._tell_health()
+                nights = self._nights()
+                self._metrics.night_failed = bool(nights) and nights[max(nights)].state in ("failed", "waiting")
             except (TickloomError, OSError) as error:
-                self._health.fail("retrain", f"cannot look after nights: {error}")
+                self._metrics.night_failed = True
+                logger.error("cannot look after nights: %s", error)
             await asyncio.sleep(self._job.beat_s / 5)
 
     def _candidates(self) -> list[str]:
@@ -234,14 +240,6 @@ class NightWatch:
     def _on_ended(self, task: "asyncio.Task[None]") -> None:
         if not task.cancelled():
             self._health.fail("retrain", f"nobody looks after nights: {task.exception()!r}; start the worker again")
-
-    def _tell_health(self) -> None:
-        nights = self._nights()
-        newest = nights[max(nights)] if nights else None
-        if newest is not None and newest.state in ("failed", "waiting"):
-            self._health.fail("retrain", f"night {newest.night}: {newest.reason}")
-        else:
-            self._health.recover("retrain")
 
 
 def _last_line(folder: Path) -> str:

@@ -116,7 +116,7 @@ class Run:
             if END in steps:
                 break
             if step not in steps:
-                self._console.print(f"{self._folder.name}: {step}")
+                self._say(step)
                 getattr(self, f"_{step}")()
         for left in (_TICKS, "checkpoints"):
             path = self._folder / left
@@ -216,7 +216,7 @@ class Run:
         verdict = decide(card, name, rival, self._journal.steps["train"]["parity"], self._wanted.rules)
         self._journal.finish("gate", passed=verdict.passed, reasons=verdict.reasons)
         for reason in verdict.reasons:
-            self._console.print(f"{'passed' if verdict.passed else 'refused'}: {reason}")
+            self._say(f"{'passed' if verdict.passed else 'refused'}: {reason}")
         if not verdict.passed:
             self._end("refused", "; ".join(verdict.reasons))
 
@@ -276,8 +276,11 @@ class Run:
         self._end("promoted", f"{version}: {self._why()}")
 
     def _end(self, outcome: str, reason: str) -> None:
-        self._console.print(f"{self._folder.name}: {outcome}: {reason}")
+        self._say(f"{outcome}: {reason}")
         self._journal.finish(END, outcome=outcome, reason=reason)
+
+    def _say(self, words: str) -> None:
+        self._console.print(f"{self._folder.name}: {words}", markup=False, highlight=False, soft_wrap=True)
 
     def _broker(self) -> str:
         assert self._wanted.bootstrap is not None  # noqa: S101  (`_register` ends a run that has none)

@@ -25,6 +25,7 @@ from stream.telemetry import Health, TelemetryServer
 from stream.topics import TICKS, await_topics, broker
 
 if TYPE_CHECKING:
+    from agents.model_metrics import ModelMetrics
     from models.night_watch import NightWatch
     from models.registry import Registry
     from models.service import ModelService
@@ -94,7 +95,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     models.attach(lanes)
 
     drift = FeatureDrift(available, registry)
-    nights = _night_watch(settings, app, models, health)
+    nights = _night_watch(settings, app, models, health, metrics.models)
 
     def figures() -> dict[str, Any]:
         return {
@@ -139,7 +140,9 @@ def _registry(settings: Settings) -> "Registry":
     return Registry(settings.registry_url, settings.data_dir / "workers" / settings.worker_name / "models")
 
 
-def _night_watch(settings: Settings, app: "TickloomApp", models: "ModelService", health: Health) -> "NightWatch":
+def _night_watch(
+    settings: Settings, app: "TickloomApp", models: "ModelService", health: Health, metrics: "ModelMetrics"
+) -> "NightWatch":
     from models.night_watch import Job, NightWatch
     from stream.app import at_times
 
@@ -147,9 +150,8 @@ def _night_watch(settings: Settings, app: "TickloomApp", models: "ModelService",
         return [sys.executable, "-m", "stream", "retrain", "--now", "--run", night]
 
     job = Job(command, to_environment(settings), settings.data_dir / "retrain")
-    nights = NightWatch(
-        job, lambda: models.said.nights, _registry(settings), broker(settings), settings.worker_name, health
-    )
+    worker, store = settings.worker_name, _registry(settings)
+    nights = NightWatch(job, lambda: models.said.nights, store, broker(settings), worker, health, metrics)
     if settings.retrain_at is not None:
         at_times(app, settings.retrain_at, nights.due)
     return nights

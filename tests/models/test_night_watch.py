@@ -8,6 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
+from agents.model_metrics import ModelMetrics
 from models.night import Night
 from models.night_watch import MOST_ATTEMPTS, Job, NightWatch
 from models.promotion import ModelsTopic, read_models
@@ -41,7 +44,7 @@ class Workers:
     def __init__(self, root: Path, bootstrap: str, night: str, seconds: float, code: int = 0) -> None:
         self.bootstrap, self.night, self.folder = bootstrap, night, root / "retrain" / night
         self.registry = Registry(str(root / "registry"))
-        self.said = ModelsTopic()
+        self.said, self.metrics = ModelsTopic(), ModelMetrics(CollectorRegistry())
         self.job = Job(
             lambda night: [sys.executable, "-c", _SCRIPT, str(root / "retrain" / night), str(seconds), str(code)],
             {},
@@ -54,7 +57,7 @@ class Workers:
         def nights() -> dict[str, Night]:  # of this test only: tests share the topic
             return {key: night for key, night in self.said.nights.items() if key == self.night}
 
-        return NightWatch(self.job, nights, self.registry, self.bootstrap, name, Health(name))
+        return NightWatch(self.job, nights, self.registry, self.bootstrap, name, Health(name), self.metrics)
 
     async def listen(self) -> None:
         while True:
@@ -174,16 +177,15 @@ def test_an_owner_that_was_taken_for_dead_lets_go(kafka: EmbeddedKafka, tmp_path
     asyncio.run(scenario())
 
 
-def test_what_needs_somebody_is_not_tried_again_and_health_says_so(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+def test_what_needs_somebody_is_not_tried_again_and_a_metric_says_so(kafka: EmbeddedKafka, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with workers(tmp_path, kafka, "2026-01-06", 0.0, code=4) as night:
-            watch = night.watch("worker-1")
-            async with watch:
+            async with night.watch("worker-1") as watch:
                 watch.due("2026-01-06", is_leader=True)
                 told = await night.until(lambda each: each.is_over)
                 assert (told.state, told.reason) == ("failed", "exit code 4: the last words")
                 await asyncio.sleep(0.5)
-                assert "the last words" in watch._health.problems["retrain"]
+                assert night.metrics.night_failed
             assert len(night.pids()) == 1
 
     asyncio.run(scenario())
