@@ -35,7 +35,7 @@ demo: .venv-demo ## Run everything on this machine and watch it; needs no set-up
 
 .PHONY: test
 test: .venv-test ## Run all tests, with real Kafka, ClickHouse and Valkey servers.
-	@$(bin)/python -m pytest $(ARGS)
+	@$(bin)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 .PHONY: chaos
 chaos: .venv-demo ## Kill, pause and restart every part during a replay, and judge what comes out; ARGS="--short" is quicker.

@@ -235,9 +235,9 @@ class Lanes:
 
         Safe to call at any time; a lane that cannot stops the worker.
         """
-        for owned in list(self.owned.values()):
-            if self._swapping is not None:
-                await self._swap_safely(self._swapping.adopt(owned))
+        if self._swapping is not None:  # all at once: each waits for an acknowledgement
+            adopting = [self._swap_safely(self._swapping.adopt(owned)) for owned in self.owned.values()]
+            await asyncio.gather(*adopting)
 
     async def check_swap(self, swap: Swap) -> None:
         """Look at a record of a swap that was read: see `Swapping.check`."""

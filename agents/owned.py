@@ -11,9 +11,9 @@ from agents.lane import Lane
 from agents.swaps import Swap
 
 # A swap begins so long ahead, by the pace of the last blocks, that the brokers have its record when ticks get
-# there. An acknowledgement takes 2 to 5 ms; where more work than the machine can do waits, 50.
-_AHEAD_S: Final = 0.25
-_URGENT_AHEAD_S: Final = 0.02
+# there. An acknowledgement takes 2 to 5 ms; where more work than the machine can do waits, 75.
+_AHEAD_S: Final = 1.0
+_URGENT_AHEAD_S: Final = 0.1
 _PACE_S: Final = 0.25  # over which the pace is taken
 _IDLE_S: Final = 1.0
 

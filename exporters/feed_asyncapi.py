@@ -1,4 +1,4 @@
-"""The AsyncAPI 3 document of the feed, made from the types in `exporters.feed_messages`.
+"""The AsyncAPI 3 document of the feed, made from the types in `exporters.feed_messages` and `exporters.feed_data`.
 
 ``python -m exporters.feed_asyncapi`` prints it: docs/asyncapi.json is that, and a gateway has it at /asyncapi.json.
 """
@@ -10,6 +10,7 @@ from typing import Any, Final, get_args
 import orjson
 from pydantic import TypeAdapter
 
+from exporters import feed_data
 from exporters import feed_messages as wire
 from exporters.feed_channels import CHANNELS, Channel
 from exporters.feed_wire import FEED_HEADER
@@ -17,7 +18,7 @@ from exporters.protocol import BINARY_PROTOCOL, JSON_PROTOCOL, MAX_INBOUND_BYTES
 
 _REQUESTS: Final = get_args(wire.Request)
 _SAID: Final = get_args(wire.Said)
-_DATA: Final = get_args(wire.Data)
+_DATA: Final = get_args(feed_data.Data)
 _CLOSES: Final = {
     Close.GOING_AWAY: "the gateway stops, as announced by going_away",
     Close.INTERNAL: "a fault of the gateway",

@@ -313,7 +313,7 @@ class CatchUp:
         if self._holds not in self._following.held_back:
             return
         self._following.held_back.remove(self._holds)
-        self._following.refresh(self._fanout.board)
+        self._fanout.refresh(self._following)
 
     def _reset(self, symbols: list[bytes], reason: str) -> None:
         """Tell that the past of some symbols cannot be had, and begin them with a snapshot."""
@@ -322,7 +322,7 @@ class CatchUp:
         for symbol in symbols:
             self._after.pop(symbol, None)
         self._metrics.resumes[reason] += len(symbols)
-        self._following.refresh(self._fanout.board)
+        self._fanout.refresh(self._following)
         self._say_reset([symbol.decode() for symbol in symbols], reason)
         found = [self._fanout.board.find(symbol) for symbol in symbols]
         slots = np.array([slot for slot in found if slot is not None], np.int64)

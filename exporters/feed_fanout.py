@@ -6,6 +6,7 @@ that moved, their newest row made into JSON once for all clients. Nothing is enc
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -25,20 +26,27 @@ from stream.clock import NS_PER_S, Clock
 from stream.records import Records
 
 Frames = dict[tuple[bool, bool, bytes, bytes], list[Held]]
-Clients = set[FeedClient]
 
 _NEVER_S: Final = float("inf")
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Clients that get the same `full` messages in the same form."""
+
+    full: NDArray[np.bool_]  # by slot
+    binary: bool
+    clients: list[FeedClient]
 
 
 class Fanout:
     """The board, the history and the followers of one channel."""
 
-    def __init__(self, channel: Channel, clients: Clients, metrics: FeedMetrics, clock: Clock, memory: int) -> None:
+    def __init__(self, channel: Channel, metrics: FeedMetrics, clock: Clock, memory: int) -> None:
         """Make an empty one.
 
         Args:
             channel: which.
-            clients: all that there are; the hub's.
             metrics: told what became of messages.
             clock: gives ``send_ns``.
             memory: rows that clients can resume from at once.
@@ -48,14 +56,23 @@ class Fanout:
         self.history = History(channel, memory)
         self.epoch: str | None = None
         self.filling = False
-        self._clients, self._metrics, self._clock, self._memory = clients, metrics, clock, memory
+        self.followers: dict[FeedClient, Following] = {}
+        self._groups: list[_Group] | None = None  # None: to be made anew
+        self._metrics, self._clock, self._memory = metrics, clock, memory
 
-    def followers(self) -> Iterator[tuple[FeedClient, Following]]:
-        """Yield every client that subscribed to something of this channel."""
-        for client in list(self._clients):
-            following = client.followings.get(self.channel.name)
-            if following is not None:
-                yield client, following
+    def join(self, client: FeedClient) -> None:
+        """Take a client in that subscribes to something of this channel."""
+        self.followers[client] = client.followings[self.channel.name]
+
+    def leave(self, client: FeedClient) -> None:
+        """Let a client go."""
+        self.followers.pop(client, None)
+        self._groups = None
+
+    def refresh(self, following: Following) -> None:
+        """Take note that a client's subscriptions or catch-ups changed."""
+        following.refresh(self.board)
+        self._groups = None
 
     def begin(self, epoch: str, offsets: dict[int, int]) -> None:
         """Forget everything: another Kafka cluster or topic numbers the rows from here on.
@@ -74,9 +91,10 @@ class Fanout:
             "server_ns": self._clock(),
         }
         held = Held(message_frame(message))
-        for client, following in self.followers():
+        for client, following in list(self.followers.items()):
             following.forget()
             client.post(held)
+        self._groups = None
 
     def fill(self, rows: Records, segments: Sequence[Segment]) -> Int64s:
         """Take rows of the past; nobody gets them, see `show_all`. Return the slot of each."""
@@ -85,31 +103,36 @@ class Fanout:
     def show_all(self) -> None:
         """Send everybody a snapshot of what he follows: the board was filled behind their backs."""
         self.filling = False
-        for client, following in self.followers():
+        for client, following in list(self.followers.items()):
             self.snapshot(client, following, np.flatnonzero(following.followed))
 
     def publish(self, rows: Records, segments: Sequence[Segment]) -> Int64s:
         """Take new rows in order, and send them to the clients of `full`. Return the slot of each."""
         slots, first, positions = self._put(rows, segments)
-        groups: dict[tuple[bytes, bool], list[FeedClient]] = {}
-        masks: dict[bytes, NDArray[np.bool_]] = {}
-        for client, following in self.followers():
-            if following.full_key:
-                binary = client.is_binary and self.channel.has_binary
-                groups.setdefault((following.full_key, binary), []).append(client)
-                masks[following.full_key] = following.full
+        if self._groups is None:
+            self._groups = self._make_groups()
         is_first = np.zeros(len(rows), bool)
         is_first[first] = True
-        for (key, binary), group in groups.items():
-            ours = masks[key][slots]
+        sent = np.zeros(len(rows), bool)
+        for group in self._groups:
+            ours = group.full[slots]
+            sent |= ours
             for is_snapshot, chosen in ((True, ours & is_first), (False, ours & ~is_first)):
                 if chosen.any():
-                    for held in self.frames(is_snapshot, rows[chosen], positions[chosen], binary):
-                        for client in group:
+                    for held in self.frames(is_snapshot, rows[chosen], positions[chosen], group.binary):
+                        for client in group.clients:
                             client.post(held)
-        if groups:
-            self._note_sent(rows[np.logical_or.reduce(list(masks.values()))[slots]])
+        if self._groups:
+            self._note_sent(rows[sent])
         return slots
+
+    def _make_groups(self) -> "list[_Group]":
+        groups: dict[tuple[bytes, bool], _Group] = {}
+        for client, following in self.followers.items():
+            if following.full_key:
+                key = following.full_key, client.is_binary and self.channel.has_binary
+                groups.setdefault(key, _Group(following.full, key[1], [])).clients.append(client)
+        return list(groups.values())
 
     def _note_sent(self, rows: Records) -> None:
         if len(rows) and self.channel.name == "prediction":
@@ -125,7 +148,7 @@ class Fanout:
         wait_s = _NEVER_S
         if not self.filling:
             now_ns = self._clock()
-            for client, following in self.followers():
+            for client, following in list(self.followers.items()):
                 if following.follows_latest:
                     if not client.drained:
                         wait_s = 0.0
@@ -136,7 +159,7 @@ class Fanout:
     def greet(self, client: FeedClient, request: Subscribe) -> None:
         """Send the newest of every symbol that a request covers; it has just been subscribed to."""
         following = client.followings[self.channel.name]
-        following.refresh(self.board)
+        self.refresh(following)
         slots = np.flatnonzero(following.followed)
         if not any(symbol.endswith("*") for symbol in request.symbols):
             found = [self.board.find(symbol.encode()) for symbol in request.symbols]
@@ -147,7 +170,7 @@ class Fanout:
         """Take note that a client has unsubscribed; what now comes under a prefix begins with a snapshot."""
         following = client.followings[self.channel.name]
         latest, full = following.latest, following.full
-        following.refresh(self.board)
+        self.refresh(following)
         fresh = (following.latest & ~latest) | (following.full & ~full)
         self.snapshot(client, following, np.flatnonzero(fresh))
 
@@ -198,8 +221,9 @@ class Fanout:
         self.history.append(self.board, rows, slots, first, segments)
         if len(self.board) > known:
             self._metrics.symbols[self.channel.name] = len(self.board)
-            for _, following in self.followers():
+            for following in self.followers.values():
                 following.extend(self.board)
+            self._groups = None
         return slots, first, np.arange(position, self.history.head)
 
     def _flush_client(self, client: FeedClient, following: Following, frames: Frames, now_ns: int) -> float:

@@ -30,7 +30,7 @@ class Hub:
         """
         self.clients: set[FeedClient] = set()
         self.channels: dict[str, Fanout] = {
-            name: Fanout(channel, self.clients, metrics, clock, memory) for name, channel in CHANNELS.items()
+            name: Fanout(channel, metrics, clock, memory) for name, channel in CHANNELS.items()
         }
         self._metrics, self._clock = metrics, clock
         metrics.queues = lambda: [client.waiting for client in self.clients]
@@ -48,6 +48,8 @@ class Hub:
     def remove(self, client: FeedClient) -> None:
         """Let a client go."""
         self.clients.discard(client)
+        for fanout in self.channels.values():
+            fanout.leave(client)
         self._metrics.clients = len(self.clients)
 
     def flush(self) -> float:

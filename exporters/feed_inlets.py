@@ -1,7 +1,6 @@
 """From messages of Kafka topics to rows of channels; each inlet fills and feeds those that come from its topics."""
 
 import asyncio
-import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, Protocol
 
@@ -21,7 +20,6 @@ from stream.records import (
     MAX_BLOCK_RECORDS,
     PREDICTION,
     REJECTED,
-    SYMBOL_BYTES,
     TICK,
     Records,
     Reject,
@@ -29,8 +27,6 @@ from stream.records import (
     decode_block,
     join_records,
 )
-
-logger = logging.getLogger(__name__)
 
 _HALTS: Final = {TickKind.HALT.value: b'"halt"', TickKind.RESUME.value: b'"resume"'}
 _LOOK_EVERY_S: Final = 0.05
@@ -92,7 +88,7 @@ class PredictionInlet:
         """Give them to the channel, and the bars that they end to theirs."""
         if not is_past:
             self._metrics.on_read(rows, read_ns)
-        slots = _give(self._main, rows, segments, is_past)
+        slots = give(self._main, rows, segments, is_past)
         self._make_bars(self._makers, rows, slots, is_past)
 
     async def begin_bars(self) -> None:
@@ -121,7 +117,7 @@ class PredictionInlet:
         for (fanout, _), maker in zip(self._bars, makers, strict=False):  # none, or one for each
             bars = maker.add(rows, slots)
             if len(bars):
-                _give(fanout, bars, (), is_past)
+                give(fanout, bars, (), is_past)
 
 
 class TickInlet:
@@ -141,14 +137,14 @@ class TickInlet:
 
     def take(self, rows: Records, segments: Sequence[Segment], is_past: bool, read_ns: int) -> None:
         """Give them to the channel, and halts to theirs."""
-        _give(self._main, rows, segments, is_past)
+        give(self._main, rows, segments, is_past)
         halts = rows[(rows["kind"] == TickKind.HALT) | (rows["kind"] == TickKind.RESUME)]
         if len(halts):
             events = np.zeros(len(halts), EVENT)
             events["symbol"], events["seq"], events["at_ns"] = halts["symbol"], halts["seq"], halts["event_ns"]
             events["event"] = [_HALTS[kind] for kind in halts["kind"].tolist()]
             events["details"] = b"{}"
-            _give(self._halt, events, (), is_past)
+            give(self._halt, events, (), is_past)
 
 
 class RejectedInlet:
@@ -169,7 +165,7 @@ class RejectedInlet:
 
     def take(self, rows: Records, segments: Sequence[Segment], is_past: bool, read_ns: int) -> None:
         """Give them to the channel."""
-        _give(self._main, rows, segments, is_past)
+        give(self._main, rows, segments, is_past)
 
     def _events(self, message: Message) -> Records:
         try:
@@ -196,40 +192,6 @@ class RejectedInlet:
             }
             events[place]["details"] = orjson.dumps(details)
         return events
-
-
-class JsonInlet:
-    """Topics of JSON objects about models: promotions, live scores, drift."""
-
-    def __init__(self, hub: Hub) -> None:
-        """Feed the channel model of ``hub``."""
-        self._main = hub.channels["model"]
-        self.fanouts = (self._main,)
-
-    def forget(self) -> None:
-        """Nothing is kept."""
-
-    def read(self, topic: str, partition: int, messages: Sequence[Any]) -> Records:
-        """Return ``EVENT[N]``; the event is named for its topic, and stands under its ``symbol`` or the topic."""
-        events = np.zeros(len(messages), EVENT)
-        count = 0
-        for message in messages:
-            try:
-                details = orjson.loads(message.value or b"")
-            except orjson.JSONDecodeError:
-                logger.warning("message %d of %s[%d] is not JSON: left out", message.offset, topic, partition)
-                continue
-            if isinstance(details, dict):
-                row = events[count]
-                row["symbol"] = f"{topic}.{partition}"[:SYMBOL_BYTES].encode()
-                row["seq"], row["at_ns"] = message.offset + 1, message.timestamp * 1_000_000
-                row["event"], row["details"] = orjson.dumps(topic), orjson.dumps(details)
-                count += 1
-        return events[:count]
-
-    def take(self, rows: Records, segments: Sequence[Segment], is_past: bool, read_ns: int) -> None:
-        """Give them to the channel."""
-        _give(self._main, rows, segments, is_past)
 
 
 def decode_predictions(messages: Iterable[Message]) -> Records:
@@ -261,5 +223,6 @@ def decode_ticks(messages: Iterable[Message]) -> Records:
     return join_records(blocks).copy() if blocks else np.zeros(0, FEED_TICK)
 
 
-def _give(fanout: Fanout, rows: Records, segments: Sequence[Segment], is_past: bool) -> Int64s:
+def give(fanout: Fanout, rows: Records, segments: Sequence[Segment], is_past: bool) -> Int64s:
+    """Give rows to a channel, to keep or to send as well; return the slot of each."""
     return fanout.fill(rows, segments) if is_past else fanout.publish(rows, segments)

@@ -5,7 +5,7 @@ renamed, removed or given another type without another SCHEMA_VERSION (``tests/e
 Numbers in ``_ns`` are ns since 1970 UTC, integers above 2**53: a reader with doubles sees them to 256 ns.
 """
 
-from typing import Annotated, Any, Final, Literal, NotRequired
+from typing import Annotated, Final, Literal, NotRequired
 
 from pydantic import Field
 from typing_extensions import TypedDict  # pydantic asks for it below Python 3.12
@@ -20,11 +20,7 @@ _Id = Annotated[MessageId, Field(description="echoed in the answer")]
 _Symbols = Annotated[
     list[str], Field(description='names, prefixes such as "BTC*", or "*" for all', min_length=1, max_length=2000)
 ]
-_Seq = Annotated[int, Field(description="ascending for each channel and symbol; the same on every gateway")]
-_Prev = Annotated[int, Field(description="seq of the message before of this channel and symbol; 0: not known")]
-_Skipped = Annotated[int, Field(description="messages left out since the last one of this symbol")]
-_Epoch = Annotated[str | None, Field(description="while it is the same, a seq means the same message")]
-_SendNs = Annotated[int, Field(description="when the gateway made this message")]
+Epoch = Annotated[str | None, Field(description="while it is the same, a seq means the same message")]
 
 
 class ResumeFrom(TypedDict):
@@ -100,7 +96,7 @@ class Hello(TypedDict):
 
     type: Literal["hello"]
     schema_version: int
-    epoch: _Epoch
+    epoch: Epoch
     server_ns: int
     channels: list[str]
     heartbeat_ms: int
@@ -199,7 +195,7 @@ class EpochMessage(TypedDict):
 
     type: Literal["epoch"]
     channel: str
-    epoch: _Epoch
+    epoch: Epoch
     server_ns: int
 
 
@@ -239,9 +235,10 @@ class Heartbeat(TypedDict):
 
     type: Literal["heartbeat"]
     server_ns: int
-    epoch: _Epoch
+    epoch: Epoch
     seqs: Annotated[dict[str, int], Field(description="of the channel prediction, up to 1,000 symbols")]
     channels: Annotated[dict[str, dict[str, int]], Field(description="the same of the other channels")]
+    received: Annotated[int, Field(description="predictions that the gateway has read")]
     problems: dict[str, str]
 
 
@@ -251,130 +248,6 @@ class GoingAway(TypedDict):
     type: Literal["going_away"]
     deadline_ms: int
     deadline_ns: int
-
-
-# ---- data: items in lists, one list a message ----------------------------------------------------------------
-
-
-class Prediction(TypedDict):
-    """What the model says after a tick. Its seq counts from 1 without a gap."""
-
-    symbol: str
-    seq: _Seq
-    event_ns: Annotated[int, Field(description="of the tick, at the venue")]
-    ref_price: Annotated[float, Field(description="what the expected return refers to")]
-    horizon_ns: int
-    p_down: float
-    p_flat: float
-    p_up: float
-    expected_return_bps: float
-    model: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
-    warming: Annotated[bool, Field(description="fewer ticks seen than the model needs to warm up")]
-    recv_ns: Annotated[int, Field(description="a source received the tick")]
-    consumed_ns: Annotated[int, Field(description="a lane took it")]
-    features_ns: Annotated[int, Field(description="its features were computed")]
-    inferred_ns: Annotated[int, Field(description="the model had run")]
-    published_ns: Annotated[int, Field(description="the prediction was sent to Kafka")]
-    skipped: NotRequired[_Skipped]
-
-
-class Tick(TypedDict):
-    """A tick as its source sent it, before the engine judged it. Null: not told."""
-
-    symbol: str
-    seq: _Seq
-    prev: _Prev
-    kind: Literal["trade", "quote", "halt", "resume", "unknown"]
-    event_ns: int
-    recv_ns: int
-    source_seq: int
-    price: float | None
-    size: float | None
-    side: Annotated[int, Field(description="aggressor: 1 buyer, -1 seller, 0 not known")]
-    bid: float | None
-    ask: float | None
-    bid_size: float | None
-    ask_size: float | None
-    skipped: NotRequired[_Skipped]
-
-
-class Bar(TypedDict):
-    """A bar of the reference prices of a symbol; final, and sent when the first prediction after its end is."""
-
-    symbol: str
-    seq: Annotated[int, Field(description="start_ns / length")]
-    prev: _Prev
-    start_ns: int
-    end_ns: int
-    open: float
-    high: float
-    low: float
-    close: float
-    ticks: Annotated[int, Field(description="accepted ticks, each with its prediction")]
-    last_seq: Annotated[int, Field(description="of the last of these predictions")]
-    published_ns: Annotated[int, Field(description="of the prediction that ended the bar")]
-    skipped: NotRequired[_Skipped]
-
-
-class Event(TypedDict):
-    """Something about a symbol, or about a model: see docs/feed.md."""
-
-    symbol: str
-    seq: _Seq
-    prev: _Prev
-    at_ns: Annotated[int, Field(description="when it happened, or was found out")]
-    event: str
-    details: dict[str, Any]
-    skipped: NotRequired[_Skipped]
-
-
-class Snapshot(TypedDict):
-    """The newest of each symbol: what was known of these symbols counts no more. One of the lists is there."""
-
-    type: Literal["snapshot"]
-    channel: ChannelName
-    epoch: _Epoch
-    send_ns: _SendNs
-    predictions: NotRequired[list[Prediction]]
-    ticks: NotRequired[list[Tick]]
-    bars: NotRequired[list[Bar]]
-    events: NotRequired[list[Event]]
-
-
-class PredictionMessage(TypedDict):
-    """Predictions, in order."""
-
-    type: Literal["prediction"]
-    epoch: _Epoch
-    send_ns: _SendNs
-    predictions: list[Prediction]
-
-
-class TickMessage(TypedDict):
-    """Ticks, in order."""
-
-    type: Literal["tick"]
-    epoch: _Epoch
-    send_ns: _SendNs
-    ticks: list[Tick]
-
-
-class BarMessage(TypedDict):
-    """Bars, in order."""
-
-    type: Literal["bar.1s", "bar.1m"]
-    epoch: _Epoch
-    send_ns: _SendNs
-    bars: list[Bar]
-
-
-class EventMessage(TypedDict):
-    """Events, in order."""
-
-    type: Literal["model", "status", "halt"]
-    epoch: _Epoch
-    send_ns: _SendNs
-    events: list[Event]
 
 
 Request = SubscribeRequest | UnsubscribeRequest | ListRequest | PingRequest | AuthRequest
@@ -396,4 +269,3 @@ Said = (
     | Heartbeat
     | GoingAway
 )
-Data = Snapshot | PredictionMessage | TickMessage | BarMessage | EventMessage

@@ -263,6 +263,7 @@ class _Session:
             raise BadMessage(Code.TOO_MANY_CATCH_UPS, text, request.message_id)
         client, fanout = self._client, self._hub.channels[request.channel]
         client.followings[request.channel].subscriptions.subscribe(request)
+        fanout.join(client)
         self._drop(request)
         named = [symbol for symbol in request.symbols if not symbol.endswith("*")]
         subscribed: Subscribed = {

@@ -31,7 +31,6 @@ from exporters.feed_channels import BAR_NS
 from exporters.feed_hub import Hub
 from exporters.feed_inlets import (
     Inlet,
-    JsonInlet,
     PredictionInlet,
     RejectedInlet,
     TickInlet,
@@ -40,6 +39,7 @@ from exporters.feed_inlets import (
 )
 from exporters.feed_messages import GoingAway
 from exporters.feed_metrics import FeedMetrics
+from exporters.feed_model_inlet import MODEL_TOPICS, ModelInlet
 from exporters.feed_pacer import Pacer
 from exporters.feed_page import http_response, page_response
 from exporters.feed_session import FIRST_STEP_WITHIN_S, HEARTBEAT_EVERY_S, Rules, origin_is_ours
@@ -52,7 +52,7 @@ from stream.clock import NS_PER_S, Clock, wall_ns
 from stream.errors import SettingsError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
-from stream.topics import PREDICTIONS, REJECTED_TICKS, TICKS, await_topics
+from stream.topics import MODELS, PREDICTIONS, REJECTED_TICKS, TICKS, await_topics
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +65,7 @@ _CLOSE_WITHIN_S: Final = 2.0
 _PING_EVERY_S: Final = 20.0
 _PONG_WITHIN_S: Final = 40.0
 # Topics that are read once somebody follows one of their channels.
-_ON_DEMAND: Final = {"tick": TICKS, "halt": TICKS, "status": REJECTED_TICKS, "model": "models"}
-_MODEL_TOPICS: Final = ("models", "model.scores")
+_ON_DEMAND: Final = {"tick": TICKS, "halt": TICKS, "status": REJECTED_TICKS, "model": MODELS}
 _COMPRESS: Final = "compress=deflate"  # in the query of /feed
 
 
@@ -217,7 +216,7 @@ class Gateway:
             case "ticks.rejected":
                 await self._tail([REJECTED_TICKS], RejectedInlet(self._hub), topic)
             case _:
-                await self._tail(_MODEL_TOPICS, JsonInlet(self._hub), topic)
+                await self._tail(MODEL_TOPICS, ModelInlet(self._hub), topic)
 
     async def _follow_bars(self) -> None:
         await self._bars_wanted.wait()
@@ -241,7 +240,10 @@ class Gateway:
         while True:
             await asyncio.sleep(HEARTBEAT_EVERY_S)
             self._hub.flush()  # so that the seqs of the heartbeat are those that a client of `latest` has
-            self._hub.beat({**self.figures(), "problems": self._health.problems})
+            figures = self.figures()
+            # Elsewhere in the feed "predictions" is a list of them.
+            figures["received"] = figures.pop("predictions")
+            self._hub.beat({**figures, "problems": self._health.problems})
 
     async def _listen(self) -> Server:
         settings = self._settings

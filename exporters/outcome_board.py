@@ -73,7 +73,7 @@ class OutcomeBoard:
 
     def tallies(self) -> "Counter[str]":
         """Return what became of the predictions since the start of the process."""
-        return sum((join.tallies() for watch in self.watches.values() for join in watch.joins), Counter())
+        return sum((watch.tallies() for watch in self.watches.values()), Counter())
 
     def pending(self) -> int:
         """Return how many predictions wait for their horizons."""

@@ -48,6 +48,7 @@ class CompiledPredictor:
         self.model_id = card.model_id
         self.horizon_ns = card.horizon_ns
         self.warmup_ticks = card.warmup_ticks
+        self._width = len(available)
         self._columns = feature_row.indices(card.feature_names, available)
         self._weights, self._scratch, self._layout = _lay_out(weights, self._columns)
 
@@ -68,7 +69,7 @@ class CompiledPredictor:
         Raises:
             InvariantError: an input or an output is not finite, or an index is out of bounds.
         """
-        check_lengths(features, rows, rounds, out)
+        check_lengths(features, self._width, rows, rounds, out)
         trouble = step_kernel.step_rows(
             features, rows, rounds, h, c, out, self._weights, self._scratch, self._layout
         )

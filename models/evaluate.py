@@ -87,8 +87,7 @@ def evaluate_recording(
     plan.check()
     settings = plan.settings
     settings.check()
-    if not plan.models:
-        start_tensorflow()  # before the work, if it is not there
+    start_tensorflow()  # before the work, if it is not there; its version goes into the card, whoever trained
     lateness_ns = round(settings.lateness_s * NS_PER_S)
     rows = history(ticks, lateness_ns, settings.periods, settings.outlier_bps, settings.outlier_scale)
     labels = label(rows, settings.horizon, settings.dead_band_bps, settings.clip_bps)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from agents import features as feature_row
 from models.card import ModelCard
 from models.exchange import BAD_FEATURE, BAD_OUTPUT, BAD_ROUND, BAD_ROW, BAD_SHAPE, KIND_SHIFT
 from stream.errors import InvariantError
@@ -21,15 +20,15 @@ def refusal(card: ModelCard, trouble: int) -> InvariantError:
     return InvariantError(f"model {card.name} ({card.model_id:016x}) {what}, for feature row {index}")
 
 
-def check_lengths(features: Any, rows: Any, rounds: Any, out: Any) -> None:
-    """Check that the arguments of one `agents.inference.Predictor.run` fit together.
+def check_lengths(features: Any, width: int, rows: Any, rounds: Any, out: Any) -> None:
+    """Check that the arguments of one `agents.inference.Predictor.run` fit together; a row has ``width`` features.
 
     Raises:
         InvariantError: they do not.
     """
     count = len(rows)
-    if features.shape != (count, feature_row.COUNT) or len(rounds) != count or len(out) != count:
+    if features.shape != (count, width) or len(rounds) != count or len(out) != count:
         raise InvariantError(
             f"{features.shape} features, {count} rows, {len(rounds)} rounds and {len(out)} answers; right "
-            f"would be N x {feature_row.COUNT} features and N of the others"
+            f"would be N x {width} features and N of the others"
         )

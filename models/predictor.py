@@ -76,6 +76,7 @@ class OrtPredictor:
         self.model_id = card.model_id
         self.horizon_ns = card.horizon_ns
         self.warmup_ticks = card.warmup_ticks
+        self._width = len(artifact.available)
         self._run = artifact.session.run_with_iobinding
         self._arena = _Arena.make(
             card.layers, feature_row.indices(card.feature_names, artifact.available), card.units
@@ -95,7 +96,7 @@ class OrtPredictor:
         Raises:
             InvariantError: an input or an output is not finite, or an index is out of bounds.
         """
-        check_lengths(features, rows, rounds, out)
+        check_lengths(features, self._width, rows, rounds, out)
         count = len(rows)
         if count == 1:
             self._run_one(features, rows, h, c, out)

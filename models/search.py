@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from rich import box
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -99,16 +100,22 @@ class Found:
     def table(self, most: int = 10) -> Table:
         """Return the best trials as a table for the terminal."""
         whole = [trial for trial in self.trials if trial["skill"] is not None]
-        table = Table(title=f"{len(self.trials)} trials, {len(self.trials) - len(whole)} of them cut short")
-        for heading in ("trial", "skill", "shape", "features", "ahead s", "steps", "rate", "dropout", "decay"):
-            table.add_column(heading, justify="left" if heading == "features" else "right")
+        table = Table(
+            title=f"{len(self.trials)} trials, {len(self.trials) - len(whole)} of them cut short",
+            box=box.SIMPLE,
+            padding=(0, 0),
+            pad_edge=False,
+        )
+        for heading in ("trial", "skill", "shape", "ahead", "steps", "rate", "dropout", "decay"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column("features", min_width=18)
         for trial in sorted(whole, key=lambda each: -each["skill"])[:most]:
             chosen = trial["settings"]
             groups = " ".join([_ALWAYS, *(name for name, value in chosen.items() if value is True)])
             values = [chosen[name] for name in ("horizon_s", "steps", "learning_rate", "dropout", "weight_decay")]
             cells = [f"{value:.2g}" if isinstance(value, float) else str(value) for value in values]
-            table.add_row(str(trial["trial"]), f"{trial['skill']:.5f}", chosen["shape"], groups, *cells)
-        table.caption = "skill: 1 - log loss / log loss of the class frequencies, mean over the folds"
+            table.add_row(str(trial["trial"]), f"{trial['skill']:.4f}", chosen["shape"], *cells, groups)
+        table.caption = "skill: 1 - log loss / log loss of the class frequencies, mean of the folds; ahead: s"
         return table
 
 

@@ -119,7 +119,6 @@ def walk_forward(
     validation_share: float = 0.15,
     embargo_ns: int = 0,
     fewest_labels: int = _FEWEST_ROWS,
-    longest_days: int | None = None,
 ) -> tuple[Split, ...]:
     """Return a split for each UTC day that can be judged: it learns from the days before, and is tested on the day.
 
@@ -129,7 +128,6 @@ def walk_forward(
         validation_share: of the rows before the day: the last of them choose the best epoch.
         embargo_ns: see `split_at`.
         fewest_labels: a day with fewer labels that end on it is not judged, nor the first to learn from.
-        longest_days: learn from no more than so many days before; None is all there are.
 
     Raises:
         ModelError: fewer than two days have enough labels.
@@ -146,9 +144,8 @@ def walk_forward(
         )
     in_time = np.sort(rows.event_ns)
     splits = []
-    for place, judged in enumerate(days[1:], start=1):
-        first = days[0] if longest_days is None else days[max(0, place - longest_days)]
-        before = in_time[(in_time >= first * _DAY_NS) & (in_time < judged * _DAY_NS)]
+    for judged in days[1:]:
+        before = in_time[(in_time >= days[0] * _DAY_NS) & (in_time < judged * _DAY_NS)]
         validation_ns = int(before[-max(1, int(validation_share * len(before)))])
         splits.append(
             split_at(

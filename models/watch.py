@@ -3,6 +3,7 @@
 Everything that it knows can be saved at any moment, and goes on from there: a restart scores nothing twice.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -64,6 +65,7 @@ class PartitionWatch:
         self.served = OutcomeJoin(partition, cost_bps)
         self.shadows: dict[int, OutcomeJoin] = {}
         self._pairing = Pairing()  # not kept: a restart leaves a few pairs out
+        self._gone: Counter[str] = Counter()  # of challengers that are none any more
         self._dead_bands_bps: dict[int, float] = {}
         self._cost_bps, self._patience_ns = cost_bps, patience_ns
 
@@ -116,10 +118,15 @@ class PartitionWatch:
         oldest = [offset for join in joins if (offset := join.oldest_offset()) is not None]
         return min(oldest, default=None)
 
-    def keep_shadows(self, models: set[int]) -> int:
-        """Forget challengers that are none any more; return how many of their predictions that leaves untold."""
-        gone = [model for model in self.shadows if model not in models]
-        return sum(self.shadows.pop(model).pending for model in gone)
+    def keep_shadows(self, models: set[int]) -> None:
+        """Forget challengers that are none any more; what waits of theirs will not be told."""
+        for model in [model for model in self.shadows if model not in models]:
+            shadow = self.shadows.pop(model)
+            self._gone += shadow.tallies() + Counter(abandoned=shadow.pending)
+
+    def tallies(self) -> "Counter[str]":
+        """Return what became of the predictions, since the start of the process: `agents.outcomes.TALLIES`."""
+        return sum((join.tallies() for join in self.joins), self._gone.copy())
 
     def _shadow(self, model: int) -> OutcomeJoin:
         if model not in self.shadows:

@@ -6,9 +6,8 @@ Exit codes: 0 done; 1 failed; 2 bad usage or settings; 3 a source cannot be read
 
 import asyncio
 import json
-import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +19,7 @@ from stream.errors import SettingsError, TickloomError
 from stream.logs import set_up_logging
 from stream.model_commands import models_cli
 from stream.retrain_commands import retrain_cli
+from stream.roles import run_until_stopped
 from stream.settings import LoadedSettings, Settings, load_settings, masked
 
 cli = typer.Typer(
@@ -72,19 +72,6 @@ def _load(**flags: Any) -> LoadedSettings:
     loaded = load_settings({**flags, "log_level": _Common.log_level}, config=_Common.config)
     set_up_logging(loaded.settings.log_level)
     return loaded
-
-
-def _run(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
-    """Run a role until it is done, or until SIGTERM or Ctrl-C asks it to stop cleanly."""
-    import uvloop
-
-    async def supervised() -> None:
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        await main(stop)
-
-    uvloop.run(supervised())
 
 
 def _print(value: Any, as_json: bool, table: Callable[[], Any]) -> None:
@@ -151,10 +138,10 @@ def ingest(
         if symbols is not None and not symbols.isdigit():
             raise SettingsError(f"--symbols {symbols!r}; the simulator takes a number, and names them itself")
         count = 8 if symbols is None else int(symbols)
-        _run(lambda stop: compose.run_simulator(settings, stop, count, rate, seed))
+        run_until_stopped(lambda stop: compose.run_simulator(settings, stop, count, rate, seed))
     else:
         names = symbols.split(",") if symbols else []
-        _run(lambda stop: compose.run_exchange(settings, stop, source.value, names, url))
+        run_until_stopped(lambda stop: compose.run_exchange(settings, stop, source.value, names, url))
 
 
 @cli.command(epilog="Example: tickloom replay ticks/us_equity --day 2013-10-07 --speed max --kafka localhost:9092")
@@ -178,7 +165,7 @@ def replay(
             raise SettingsError("--features sends nothing: --speed, --run, --kafka and --port do not go with it")
         typer.echo(json.dumps(compose.write_features(settings, paths, day, features)))
         return
-    _run(lambda stop: compose.run_replay(settings, stop, paths, day, speed, run))
+    run_until_stopped(lambda stop: compose.run_replay(settings, stop, paths, day, speed, run))
 
 
 @cli.command(epilog="Example: tickloom worker --kafka localhost:9092 --name worker-1")
@@ -192,7 +179,7 @@ def worker(
     from stream import compose
 
     settings = _load(kafka=kafka, worker_name=name, model=model, worker_port=port).settings
-    _run(lambda stop: compose.run_worker(settings, stop))
+    run_until_stopped(lambda stop: compose.run_worker(settings, stop))
 
 
 @cli.command(epilog="Example: tickloom export clickhouse --clickhouse clickhouse://default@localhost:9000/default")
@@ -207,7 +194,7 @@ def export(
     from stream import compose
 
     settings = _load(kafka=kafka, redis=redis, clickhouse=clickhouse, exporter_port=port).settings
-    _run(lambda stop: compose.run_exporter(settings, stop, sink.value))
+    run_until_stopped(lambda stop: compose.run_exporter(settings, stop, sink.value))
 
 
 @cli.command(epilog="Example: tickloom outcomes --kafka localhost:9092")
@@ -216,7 +203,7 @@ def outcomes(kafka: KafkaFlag = None, port: PortFlag = None) -> None:
     from stream import compose
 
     settings = _load(kafka=kafka, exporter_port=port).settings
-    _run(lambda stop: compose.run_outcomes(settings, stop))
+    run_until_stopped(lambda stop: compose.run_outcomes(settings, stop))
 
 
 @cli.command(epilog="Example: tickloom gateway --kafka localhost:9092 --feed-port 8765")
@@ -229,7 +216,7 @@ def gateway(
     from stream import compose
 
     settings = _load(kafka=kafka, gateway_port=feed_port, exporter_port=port).settings
-    _run(lambda stop: compose.run_gateway(settings, stop))
+    run_until_stopped(lambda stop: compose.run_gateway(settings, stop))
 
 
 @cli.command(epilog="Example: tickloom train --out models/champion/model.onnx --seconds 2400 --seed 7")
@@ -239,12 +226,8 @@ def train(
         Path | None, typer.Option(help="Train on these recorded ticks; else on simulated ones.")
     ] = None,
     day: Annotated[str | None, typer.Option(help="Only this day of the recording, YYYY-MM-DD.")] = None,
-    features: Annotated[
-        Path | None, typer.Option(help="Train on a file that `tickloom replay --features` wrote.")
-    ] = None,
-    kafka_days: Annotated[
-        float | None, typer.Option(help="Train on the last days of the ticks that Kafka holds.")
-    ] = None,
+    features: Annotated[Path | None, typer.Option(help="Or on what `tickloom replay --features` wrote.")] = None,
+    kafka_days: Annotated[float | None, typer.Option(help="Or on the last days that Kafka holds.")] = None,
     seconds: Annotated[
         float, typer.Option(help="Simulated time to train on, some 2,150 ticks each second.")
     ] = 2400.0,
@@ -255,12 +238,8 @@ def train(
     layers: Annotated[int | None, typer.Option(help="LSTM layers. [default: 1]")] = None,
     units: Annotated[int | None, typer.Option(help="Units of a layer. [default: 32]")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs at the most. [default: 12]")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Share of outputs left out. [default: 0]")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="Decoupled decay. [default: 0]")] = None,
-    checkpoints: Annotated[
-        Path | None,
-        typer.Option(help="Keep each epoch in this directory; started again, a training goes on there."),
-    ] = None,
+    take: Annotated[str | None, typer.Option(help="Features that the model takes, such as '-bar_*'.")] = None,
+    checkpoints: Annotated[Path | None, typer.Option(help="Keep epochs here, and go on after a kill.")] = None,
     kafka: KafkaFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
@@ -281,8 +260,7 @@ def train(
         layers=layers,
         units=units,
         epochs=epochs,
-        dropout=dropout,
-        weight_decay=weight_decay,
+        take=take,
     )
 
 

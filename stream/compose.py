@@ -14,22 +14,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from stream.clock import NS_PER_S
 from stream.errors import InvariantError, SettingsError
-from stream.settings import Settings, to_environment
+from stream.nights import night_watch, worker_registry
+from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
 from stream.topics import TICKS, await_topics, broker
-
-if TYPE_CHECKING:
-    from agents.model_metrics import ModelMetrics
-    from models.night_watch import NightWatch
-    from models.registry import Registry
-    from models.service import ModelService
-    from stream.app import TickloomApp
 
 _SWITCH_INTERVAL_S = 0.0005
 
@@ -81,7 +75,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     app = create_app(settings)
     models = ModelService(
         broker(settings),
-        _registry(settings),
+        worker_registry(settings),
         predictor,
         settings.predictor,
         available,
@@ -95,7 +89,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     models.attach(lanes)
 
     drift = FeatureDrift(available, registry)
-    nights = _night_watch(settings, app, models, health, metrics.models)
+    nights = night_watch(settings, app, models, health, metrics.models)
 
     def figures() -> dict[str, Any]:
         return {
@@ -132,29 +126,6 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         raise lanes.failure
     if not stop.is_set():
         raise InvariantError(f"Faust stopped by itself: {app.crash_reason!r}") from app.crash_reason
-
-
-def _registry(settings: Settings) -> "Registry":
-    from models.registry import Registry
-
-    return Registry(settings.registry_url, settings.data_dir / "workers" / settings.worker_name / "models")
-
-
-def _night_watch(
-    settings: Settings, app: "TickloomApp", models: "ModelService", health: Health, metrics: "ModelMetrics"
-) -> "NightWatch":
-    from models.night_watch import Job, NightWatch
-    from stream.app import at_times
-
-    def command(night: str) -> list[str]:
-        return [sys.executable, "-m", "stream", "retrain", "--now", "--run", night]
-
-    job = Job(command, to_environment(settings), settings.data_dir / "retrain")
-    worker, store = settings.worker_name, _registry(settings)
-    nights = NightWatch(job, lambda: models.said.nights, store, broker(settings), worker, health, metrics)
-    if settings.retrain_at is not None:
-        at_times(app, settings.retrain_at, nights.due)
-    return nights
 
 
 def freeze_garbage() -> None:
@@ -342,8 +313,7 @@ def train_model(
         out: path of the model, ending in ``.onnx``.
         checkpoints: where a training is kept, so that it goes on after a kill.
         as_json: print the metrics as JSON.
-        chosen: fields of `models.train.TrainSettings`, over those of the file; None is not chosen. ``seed`` is the
-            simulated markets' as well.
+        chosen: as `stream.training.training_settings` takes it; ``seed`` is the simulated markets' as well.
 
     Raises:
         SettingsError: TensorFlow is not installed, or what to train on is not clear.

@@ -40,13 +40,16 @@ def evaluate(
     ] = Folds.DAYS,
     seeds: Annotated[int, typer.Option(min=1, help="How many trainings of each fold, with a seed each.")] = 5,
     seed: Annotated[int | None, typer.Option(min=1, help="The first seed; 7.")] = None,
+    settings_file: Annotated[
+        Path | None, typer.Option("--settings", help="File of training settings, as a search writes it; flags win.")
+    ] = None,
     horizon_s: Annotated[float | None, typer.Option(help="How far ahead to predict; 10 if not given.")] = None,
     dead_band_bps: Annotated[float | None, typer.Option(help="A move smaller than this is flat; 1.")] = None,
     layers: Annotated[int | None, typer.Option(help="LSTM layers; 1.")] = None,
     units: Annotated[int | None, typer.Option(help="Units of a layer; 32.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Epochs at the most; 12.")] = None,
     take: Annotated[
-        str | None, typer.Option(help="Features that the model takes, such as '-bar_*,-*_300s_*': all but these.")
+        str | None, typer.Option(help="Features that the model takes, such as '-bar_*,-*_300s*': all but these.")
     ] = None,
     model: Annotated[
         list[Path] | None, typer.Option(help="Train nothing: judge this model file; may be given several times.")
@@ -69,8 +72,8 @@ def evaluate(
     # What a training says of itself is in the lines of progress.
     logging.getLogger("models").setLevel(logging.WARNING)
     chosen: dict[str, Any] = {"horizon_s": horizon_s, "dead_band_bps": dead_band_bps}
-    chosen |= {"layers": layers, "units": units, "epochs": epochs, "seed": seed, "feature_names": take}
-    settings = _train_settings(_settings(context), chosen, model or [])
+    chosen |= {"layers": layers, "units": units, "epochs": epochs, "seed": seed, "take": take}
+    settings = _train_settings(_settings(context), settings_file, chosen, model or [])
     ticks = Replay(files, symbols=symbols.split(",") if symbols else None).days()
     plan = Plan(settings, folds.value, seeds, tuple(model or ()), fee_bps)
     card = evaluate_recording(ticks, plan, out, Console(stderr=True))
@@ -93,32 +96,16 @@ def _settings(context: typer.Context) -> Settings:
     return settings
 
 
-def _train_settings(settings: Settings, chosen: dict[str, Any], models: list[Path]) -> Any:
-    """Return settings of training whose features and accepted ticks are those of this engine.
-
-    Where models are there already, what is predicted is what they predict.
-    """
-    from agents import features
+def _train_settings(settings: Settings, file: Path | None, chosen: dict[str, Any], models: list[Path]) -> Any:
+    """Return settings of training; where models are there already, what is predicted is what they predict."""
     from agents.periods import Periods
     from models.contenders import task_of
-    from models.train import TrainSettings
+    from stream.training import training_settings
 
-    periods = Periods.of(settings)
-    given = {name: value for name, value in chosen.items() if value is not None}
     if models:
+        given = [name for name, value in {"settings": file, **chosen}.items() if value is not None]
         if given:
-            raise SettingsError(
-                f"{', '.join(given)} with --model, which trains nothing; right would be one of them"
-            )
-        task = task_of(models, periods)
-        given = {"horizon_s": task.horizon_ns / NS_PER_S, "dead_band_bps": task.dead_band_bps}
-    available = features.names(periods)
-    take = given.pop("feature_names", None)
-    return TrainSettings(
-        periods=periods,
-        feature_names=available if take is None else features.choose(take, available),
-        lateness_s=settings.lateness_s,
-        outlier_bps=settings.outlier_bps,
-        outlier_scale=settings.outlier_scale,
-        **given,
-    )
+            raise SettingsError(f"{', '.join(given)} with --model, which trains nothing; right would be either")
+        task = task_of(models, Periods.of(settings))
+        chosen = {"horizon_s": task.horizon_ns / NS_PER_S, "dead_band_bps": task.dead_band_bps}
+    return training_settings(settings, file, **chosen)

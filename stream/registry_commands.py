@@ -16,7 +16,7 @@ from stream.settings import Settings, load_settings
 from stream.topics import broker
 
 if TYPE_CHECKING:
-    from models.promotion import ModelsTopic
+    from models.promotion import ModelsTopic, Promotion
     from models.registry import Registry
 
 registry_cli = typer.Typer()
@@ -151,7 +151,7 @@ def promote(
         version = store.publish(Path(version), by=by, available=available)
     name = store.resolve(version)
     doing = promote(store, address, name, reason=reason, by=by, base=settings.model, available=available)
-    _print(vars(asyncio.run(doing)), as_json, "Promoted")
+    _print(_told(asyncio.run(doing)), as_json, "Promoted")
 
 
 @registry_cli.command(epilog="Example: tickloom models rollback --reason 'worse than it looked' --kafka ...")
@@ -173,7 +173,7 @@ def rollback(
         by=getpass.getuser(),
         available=_available(settings),
     )
-    _print(vars(asyncio.run(doing)), as_json, "Rolled back to")
+    _print(_told(asyncio.run(doing)), as_json, "Rolled back to")
 
 
 @registry_cli.command(epilog="Example: tickloom models challenge momentum --kafka localhost:9092")
@@ -191,7 +191,7 @@ def challenge(
     settings = _settings(context, registry=registry, kafka=kafka)
     store = _registry(settings)
     doing = challenge(store, broker(settings), store.resolve(version), reason=reason, by=getpass.getuser())
-    _print(vars(asyncio.run(doing)), as_json, "Runs in shadow")
+    _print(_told(asyncio.run(doing)), as_json, "Runs in shadow")
 
 
 @registry_cli.command(epilog="Example: tickloom models retire momentum --kafka localhost:9092")
@@ -237,6 +237,10 @@ def gc(
             store.remove(version)
         store.sweep()
     _print({"removed" if yes else "would be removed (give --yes)": versions}, as_json)
+
+
+def _told(promotion: "Promotion") -> dict[str, Any]:
+    return {**vars(promotion), "model_id": f"{promotion.model_id:016x}"}
 
 
 def _said(settings: Settings) -> "ModelsTopic":

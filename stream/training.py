@@ -26,16 +26,19 @@ from stream.settings import Settings
 from stream.sources.replay import Replay
 
 
-def training_settings(settings: Settings, file: Path | None, **chosen: Any) -> TrainSettings:
+def training_settings(
+    settings: Settings, file: Path | None, take: str | None = None, **chosen: Any
+) -> TrainSettings:
     """Return the settings of a training: the engine's, what a file says, and over both what was chosen.
 
     Args:
         settings: the engine's: what features and accepted ticks depend on.
         file: as `models.settings_file` reads it; without one, all features and defaults.
+        take: the features that the model takes, as `agents.features.choose` reads it; None is not chosen.
         chosen: fields of `models.train.TrainSettings`; None is not chosen.
 
     Raises:
-        SettingsError: not such a file, or it is for an engine with other settings.
+        SettingsError: not such a file or such features, or it is for an engine with other settings.
     """
     periods = Periods.of(settings)
     engine: dict[str, Any] = {
@@ -45,8 +48,11 @@ def training_settings(settings: Settings, file: Path | None, **chosen: Any) -> T
         "outlier_scale": settings.outlier_scale,
     }
     over = {name: value for name, value in chosen.items() if value is not None}
+    available = features.names(periods)
+    if take is not None:
+        over["feature_names"] = features.choose(take, available)
     if file is None:
-        return TrainSettings(feature_names=features.names(periods), **engine, **over)
+        return TrainSettings(**{"feature_names": available, **engine, **over})
     read = read_train_settings(file)
     for name, value in engine.items():
         if getattr(read, name) != value:

@@ -249,7 +249,7 @@ function micros(us) {
 function drawBeat() {
   const seconds = previousBeat ? (beat.server_ns - previousBeat.server_ns) / 1e9 : 0;
   const perSecond = (name) => (seconds > 0 ? Math.max(0, (beat[name] - previousBeat[name]) / seconds) : undefined);
-  const rate = perSecond("predictions"), total = beat.stages_us?.total ?? {};
+  const rate = perSecond("received"), total = beat.stages_us?.total ?? {};
   if (rate !== undefined) rates = [...rates.slice(-59), rate];
   const top = Math.max(1, ...rates);
   $("spark").setAttribute("points",
@@ -262,7 +262,7 @@ function drawBeat() {
   const lag = Object.values(beat.lag_blocks ?? {}).reduce((sum, blocks) => sum + blocks, 0);
   const sent = perSecond("sent"), skipped = perSecond("skipped");
   drawFacts([
-    ["predictions read", count(beat.predictions)], ["sent to clients/s", sent === undefined ? "–" : count(Math.round(sent))],
+    ["predictions read", count(beat.received)], ["sent to clients/s", sent === undefined ? "–" : count(Math.round(sent))],
     ["skipped by conflation/s", skipped === undefined ? "–" : count(Math.round(skipped))],
     ["behind Kafka, blocks", count(lag)], ["missing", count(beat.missing), beat.missing > 0],
     ["repeated, dropped", count(beat.duplicates)], ["bad", count(beat.bad), beat.bad > 0],
@@ -298,12 +298,12 @@ function drawFacts(facts) { $("facts").replaceChildren(...pairs(facts)); }
 const share = (x) => (x === null || x === undefined ? "–" : `${(x * 100).toFixed(1)} %`);
 const nats = (x) => (x === null || x === undefined ? "–" : x.toFixed(4));
 
-function takeModel(topic, details) {
-  if (topic === "models" && details.version && details.reason !== undefined) {
+function takeModel(kind, details) {
+  if (kind === "champion" && details.version) {
     $("m-news").hidden = false;
     $("m-news").textContent = `${details.version} (${details.by}): ${details.reason}`;
   }
-  if (topic !== "model.scores" || details.role !== "champion") return;
+  if (kind !== "scores" || details.role !== "champion") return;
   const recent = details.recent;
   $("model").hidden = false;
   $("m-name").textContent = `${details.name ?? ""} ${details.model.slice(0, 8)}`;

@@ -281,8 +281,8 @@ async def test_nothing_is_lost_however_fast_memory_forgets_meanwhile(
     all_rows = make_rows(["AIG"], 8000)
     all_rows["published_ns"] = all_rows["seq"] - 1 - (10**9 if replay else 0)
     archive_rows = [all_rows[start : start + 20] for start in range(0, 8000, 20)]
-    metrics, clients = FeedMetrics(CollectorRegistry()), set[Any]()
-    fanout = Fanout(CHANNELS["prediction"], clients, metrics, time.time_ns, memory=60)
+    metrics = FeedMetrics(CollectorRegistry())
+    fanout = Fanout(CHANNELS["prediction"], metrics, time.time_ns, memory=60)
     sent = calls = 0
 
     def publish(count: int) -> None:
@@ -298,7 +298,6 @@ async def test_nothing_is_lost_however_fast_memory_forgets_meanwhile(
             publish(blocks)
 
     client = PlainClient(go_on)
-    clients.add(client)
     fanout.begin("e", {0: 0})
     fanout.show_all()
     publish(30)
@@ -306,6 +305,7 @@ async def test_nothing_is_lost_however_fast_memory_forgets_meanwhile(
     request = Subscribe(1, ("AIG",), Mode.FULL, **past)
     client.followings["prediction"].subscriptions.subscribe(request)
     catch_up = CatchUp(client, fanout, request, PlainArchive(archive_rows, go_on), metrics)  # type: ignore[arg-type]
+    fanout.join(client)  # type: ignore[arg-type]
     fanout.greet(client, request)  # type: ignore[arg-type]
     await catch_up.run()
     publish(3)

@@ -20,7 +20,17 @@ from exporters.feed_wire import FEED_HEADER
 from exporters.gateway import run_gateway
 from stream.embedded.kafka import EmbeddedKafka
 from stream.errors import SettingsError
-from stream.records import PREDICTION, REJECTED, Records, Reject, TickKind, empty_ticks, encode_block
+from stream.records import (
+    MODEL_EVENT,
+    PREDICTION,
+    REJECTED,
+    ModelEventKind,
+    Records,
+    Reject,
+    TickKind,
+    empty_ticks,
+    encode_block,
+)
 from stream.settings import Settings
 
 STAGES = ["source_to_lane", "features", "inference", "publish", "publish_to_gateway", "total", "publish_to_send"]
@@ -95,9 +105,10 @@ async def test_the_heartbeat_tells_where_the_symbols_are_and_how_the_engine_does
         beat = await client.next("heartbeat")
     assert beat["seqs"] == {"AIG": 3}
     assert beat["epoch"]
+    assert "predictions" not in beat  # which is a list wherever it is
     assert list(beat["stages_us"]) == STAGES
     assert beat["stages_us"]["features"] == {"count": 6, "p50": 10.4, "p90": 10.4, "p99": 10.4, "p99.9": 10.4}
-    assert (beat["predictions"], beat["symbols"], beat["clients"], beat["problems"]) == (6, 2, 1, {})
+    assert (beat["received"], beat["symbols"], beat["clients"], beat["problems"]) == (6, 2, 1, {})
 
 
 async def test_what_the_engine_repeats_comes_once_and_what_is_missing_is_counted(
@@ -502,6 +513,33 @@ async def test_ticks_halts_and_rejections_have_channels_of_their_own(
         details = [(event["event"], event["details"]["reason"], event["details"]["ticks"]) for event in events]
         assert details == [("rejected", "late", 2), ("rejected", "crossed", 1)]
         assert events[1]["prev"] == events[0]["seq"]
+
+
+async def test_what_happens_to_models_is_told(gateway: Running, kafka: EmbeddedKafka) -> None:
+    async with gateway.client() as client:
+        await client.follow("*", channel="model", mode="full")
+        await client.next("epoch")  # the topics are read from now on
+        tripped = np.zeros(2, MODEL_EVENT)
+        tripped["kind"], tripped["model_id"], tripped["detail"] = list(ModelEventKind)[:2], 0xAB, b"so it is"
+        tripped["value"] = [float("nan"), 7.5]
+        producer = AIOKafkaProducer(bootstrap_servers=kafka.bootstrap)
+        await producer.start()
+        await producer.send_and_wait("models", b'{"version":"v1"}', key=b"champion", partition=0)
+        await producer.send_and_wait("models", None, key=b"challenger/ab", partition=0)
+        await producer.send_and_wait("model.scores", b"no JSON", key=b"ab", partition=0)
+        await producer.send_and_wait("model.scores", b'{"hits":3}', key=b"ab", partition=0)
+        await producer.send_and_wait("model.events", encode_block(tripped), partition=0)
+        await producer.stop()
+        got: dict[str, list[Message]] = {}
+        while len(got.get("events", [])) < 2 or len(got) < 4:
+            for event in (await client.next("snapshot", "model"))["events"]:
+                got.setdefault(event["symbol"], []).append(event)
+    assert got["champion"][0]["details"] == {"key": "champion", "version": "v1"}
+    assert got["challenger"][0]["details"] == {"key": "challenger/ab", "removed": True}
+    assert (got["scores/ab"][0]["event"], got["scores/ab"][0]["details"]["hits"]) == ("scores", 3)
+    assert [event["event"] for event in got["events"]] == [kind.name.lower() for kind in list(ModelEventKind)[:2]]
+    assert [event["details"]["value"] for event in got["events"]] == [None, 7.5]
+    assert got["events"][1]["prev"] == got["events"][0]["seq"]
 
 
 async def test_a_bar_comes_when_it_is_over(gateway: Running, publish: Any, make_rows: Any) -> None:

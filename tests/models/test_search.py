@@ -64,7 +64,7 @@ def test_trials_that_fall_behind_are_cut_short(whole: Found) -> None:
     console = Console(record=True, width=160)
     console.print(whole.table())
     text = console.export_text()
-    assert f"{whole.skill:.5f}" in text
+    assert f"{whole.skill:.4f}" in text
     assert f"{len(short)} of them cut short" in text
 
 

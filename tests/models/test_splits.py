@@ -122,15 +122,6 @@ def test_nothing_after_a_fold_changes_it() -> None:
     assert fold.test[:count].sum() - again.test.sum() <= 2
 
 
-def test_a_fold_may_learn_from_the_last_days_only() -> None:
-    rows = spread_over_days(4, 300)
-    labels = label(rows, Horizon(ns=60 * S), 1.0, 50.0)
-    last = walk_forward(rows, labels, fewest_labels=100, longest_days=2)[-1]
-    assert last.from_ns >= (MONDAY_S + DAY_S) * S
-    assert not last.train[rows.event_ns < (MONDAY_S + DAY_S) * S].any()
-    assert last.train[rows.event_ns >= (MONDAY_S + DAY_S) * S].any()
-
-
 def test_a_tick_after_midnight_makes_no_day_of_its_own() -> None:
     two = spread_over_days(2, 300)
     rows = made_up(np.append(two.event_ns / S, (MONDAY_S + 2 * DAY_S) + 0.25))

@@ -62,6 +62,8 @@ def test_a_trained_model_passes_the_loader_and_knows_what_it_is(report: Report, 
     assert card.trained_from_ns == ticks["event_ns"][0]
     assert card.trained_from_ns < card.trained_to_ns < ticks["event_ns"][-1]
     assert card.training["seed"] == SETTINGS.seed
+    assert (card.training["outlier_bps"], card.training["lateness_s"]) == (500.0, 5.0)
+    assert (card.opset, card.producer) == (17, "tf2onnx 1.17.0")
     assert card.libraries["keras"]
     assert 1 <= card.warmup_ticks <= 1024
     assert len(card.golden.features) == 32
@@ -158,13 +160,14 @@ SMALL = dataclasses.replace(SETTINGS, epochs=1, feature_names=NAMES)
 def test_nothing_that_is_judged_by_is_learnt_from(ticks: Any) -> None:
     pytest.importorskip("tensorflow")
     rows = history(ticks, 5_000_000_000)
-    labels = label(rows, SMALL.horizon, SMALL.dead_band_bps, SMALL.clip_bps)
+    by_ticks = dataclasses.replace(SMALL, horizon_ticks=20)
+    labels = label(rows, by_ticks.horizon, SMALL.dead_band_bps, SMALL.clip_bps)
     split = by_shares(rows, labels, SMALL.validation_share, SMALL.held_out_share)
     later = rows.event_ns >= split.test_ns
     forged = dataclasses.replace(rows, features=np.where(later[:, None], np.float32(1e4), rows.features))
     lies = dataclasses.replace(labels, direction=np.where(later, 0, labels.direction))
     honest, other = (
-        fit(some, what, split, SMALL).models.sequence.get_weights()
+        fit(some, what, split, by_ticks).models.sequence.get_weights()
         for some, what in ((rows, labels), (forged, lies))
     )
     assert [weights.tobytes() for weights in honest] == [weights.tobytes() for weights in other]
@@ -219,6 +222,10 @@ def test_training_refuses_what_the_exporter_spoilt(
         (500, {}, "500 accepted ticks to train on"),
         (3000, {"horizon_s": 400.0}, "no label counts in the span validation"),
         (3000, {"units": 129}, "1 x 129 units"),
+        (3000, {"horizon_ticks": 100}, "a horizon of 100 ticks.*can be fitted and evaluated, not served"),
+        (3000, {"horizon_s": 0.0}, "a horizon of 0 ns"),
+        (3000, {"dropout": 1.0}, "dropout is 1.0; right would be 0 or more, and below 1"),
+        (3000, {"weight_decay": -0.1}, "weight_decay is -0.1; right would be 0 or more"),
         (3000, {"held_out_share": 0.0}, "right would be both above 0"),
         (3000, {"validation_share": 0.5, "held_out_share": 0.5}, "right would be both above 0"),
     ],
