@@ -219,8 +219,13 @@ class NightWatch:
     async def _tell(self, night: str, attempt: int, state: State, reason: str) -> bool:
         step = next(reversed(read_journal(self._job.folder / night)["steps"]), "")
         news = Night(night, attempt, self._worker, state, step, reason, self._clock())
+        sending = asyncio.create_task(send_models(self._bootstrap, [(news.key, news.to_json())]))
         try:
-            await send_models(self._bootstrap, [(news.key, news.to_json())])
+            await asyncio.shield(sending)
+        except asyncio.CancelledError:
+            # aiokafka forgets connections that it was just making; it gives up by itself where no broker answers.
+            await asyncio.gather(sending, return_exceptions=True)
+            raise
         except ServerError as error:
             logger.warning("night %s: %s", night, error)
             return False

@@ -44,6 +44,7 @@ class Workers:
     def __init__(self, root: Path, bootstrap: str, night: str, seconds: float, code: int = 0) -> None:
         self.bootstrap, self.night, self.folder = bootstrap, night, root / "retrain" / night
         self.registry = Registry(str(root / "registry"))
+        self.is_over = False
         self.said, self.metrics = ModelsTopic(), ModelMetrics(CollectorRegistry())
         self.job = Job(
             lambda night: [sys.executable, "-c", _SCRIPT, str(root / "retrain" / night), str(seconds), str(code)],
@@ -60,7 +61,7 @@ class Workers:
         return NightWatch(self.job, nights, self.registry, self.bootstrap, name, Health(name), self.metrics)
 
     async def listen(self) -> None:
-        while True:
+        while not self.is_over:
             self.said = await read_models(self.bootstrap)
             await asyncio.sleep(0.1)
 
@@ -87,8 +88,8 @@ async def workers(
     try:
         yield made
     finally:
-        listening.cancel()
-        await asyncio.gather(listening, return_exceptions=True)
+        made.is_over = True
+        await listening
 
 
 def is_alive(pid: int) -> bool:
