@@ -17,6 +17,7 @@ class ModelMetrics:
         self.shadow_predictions = 0
         self.shadow_failures = 0  # blocks of them that the brokers did not take
         self.challengers_dropped = 0
+        self.night_failed = False
         self.load_seconds = Histogram(
             "tickloom_model_load_seconds",
             "To load, check and try out a model, beside the lanes",
@@ -45,6 +46,9 @@ class ModelMetrics:
         for partition, model_id in list(self.serving.items()):
             serving.add_metric([str(partition), f"{model_id:016x}"], 1)
         yield serving
+        yield GaugeMetricFamily(
+            "tickloom_retrain_failed", "1 where the last night's retraining failed", value=float(self.night_failed)
+        )
         for name, told, value in (
             ("tickloom_model_swaps", "Swaps that lanes have recorded", self.swaps),
             ("tickloom_refused_models", "Models that were promoted and must not serve", self.refused),

@@ -92,12 +92,17 @@ def from_file(rows: HistoryRows, path: Path, periods: Periods) -> Contender:
         return _answers(load_predictor(path, available=features.names(periods)), rows, split)
 
     return Contender(
-        name=f"{card.name} {card.version} ({card.model_id:016x})",
+        name=contender_name(card),
         what=f"{path.name}, trained on {_time(card.trained_from_ns)} to {_time(card.trained_to_ns)}",
         seeds=(0,),
         learn=learn,
         about={"model_id": f"{card.model_id:016x}", "code_version": card.code_version},
     )
+
+
+def contender_name(card: ModelCard) -> str:
+    """Return what a model file is called among those that are judged."""
+    return f"{card.name} {card.version} ({card.model_id:016x})"
 
 
 def task_of(paths: Sequence[Path], periods: Periods) -> ModelCard:

@@ -4,6 +4,7 @@
     challenger/MODELID     a `Promotion`: a model that runs in shadow; a tombstone removes it
     swap/PARTITION/OFFSET  an `agents.swaps.Swap`: from which block on a lane serves which model; kept for ever
     worker/NAME            what a worker serves, what it refused and why
+    retrain/NIGHT          a `models.night.Night`: who retrains, how far it is, and what came of it
 
 The registry's aliases say the same of roles; each change goes there first, where of two at the same time the second
 sees the first, and then here. Both carry the same generation, and the highest one counts.
@@ -22,6 +23,7 @@ from aiokafka.errors import KafkaError
 
 from agents.swaps import SWAP_KEY, Swap
 from models.artifact import load
+from models.night import NIGHT_KEY, Night
 from models.registry import Aliases, Registry, Version
 from stream.clock import Clock, wall_ns
 from stream.errors import RecordError, RegistryError, ServerError
@@ -81,6 +83,7 @@ class ModelsTopic:
     challengers: dict[int, Promotion] = field(default_factory=dict)  # by model id
     swaps: dict[tuple[int, int], Swap] = field(default_factory=dict)  # by partition and offset
     workers: dict[str, dict[str, Any]] = field(default_factory=dict)  # by name
+    nights: dict[str, Night] = field(default_factory=dict)  # by date
     refused: int = 0  # messages that are none of these
 
     def take(self, key: bytes | None, value: bytes | None) -> Promotion | Swap | None:
@@ -95,6 +98,9 @@ class ModelsTopic:
                 return self._take_swap(name, value)
             if name.startswith(WORKER_KEY) and value is not None:
                 self.workers[name.removeprefix(WORKER_KEY)] = dict(json.loads(value))
+                return None
+            if name.startswith(NIGHT_KEY) and value is not None:
+                self._take_night(Night.from_json(value))
                 return None
             raise RecordError("a key that this tickloom does not know")
         except (RecordError, ValueError, TypeError) as error:
@@ -123,6 +129,11 @@ class ModelsTopic:
             return self.challengers.pop(model_id, None)
         self.challengers[model_id] = Promotion.from_json(value)
         return self.challengers[model_id]
+
+    def _take_night(self, night: Night) -> None:
+        held = self.nights.get(night.night)
+        if held is None or night.attempt >= held.attempt:  # else of an owner who does not know that it is over
+            self.nights[night.night] = night
 
     def _take_swap(self, name: str, value: bytes | None) -> Swap | None:
         partition, _, offset = name.removeprefix(SWAP_KEY).partition("/")

@@ -29,6 +29,8 @@ CARDS: Final = ("card.json", "card.html")
 ROLES: Final = ("champion", "previous")
 _ALIASES: Final = "aliases"
 _CLAIMS: Final = "claims"
+_NIGHTS: Final = "nights"
+_DONE: Final = "done"
 _ATTEMPTS: Final = 100
 _VERSION: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)/([0-9]{6})-([0-9a-f]{16})")
 
@@ -129,7 +131,7 @@ class Registry:
         if manifest["files"][MODEL] != artifact.sha256:
             raise ModelError(f"model {model} was changed while it was read; publish it again")
         name, model_id = artifact.card.name, artifact.card.model_id
-        if name == _ALIASES or not _VERSION.fullmatch(str(Version(name, 0, model_id))):
+        if name in (_ALIASES, _NIGHTS) or not _VERSION.fullmatch(str(Version(name, 0, model_id))):
             raise ModelError(f"model {model} is named {name!r}; right would be letters, digits, dots and dashes")
         published = str(Version(name, self._claim(name), model_id))
         files[MANIFEST] = (json.dumps(manifest, indent=2) + "\n").encode()
@@ -138,7 +140,11 @@ class Registry:
 
     def versions(self, name: str | None = None) -> list[str]:
         """Return the versions that there are, of one name or of all, by name and number."""
-        names = [name] if name is not None else [each for each in self._store.names("") if each != _ALIASES]
+        names = (
+            [name]
+            if name is not None
+            else [each for each in self._store.names("") if each not in (_ALIASES, _NIGHTS)]
+        )
         found = [f"{each}/{number}" for each in names for number in self._store.names(each)]
         whole = [version for version in found if _VERSION.fullmatch(version) and self._has_manifest(version)]
         return sorted(whole)
@@ -244,6 +250,23 @@ class Registry:
             if self._store.create(f"{_ALIASES}/{new.generation:08d}.json", raw):
                 return new
         raise RegistryError(f"others changed the roles in {self.url} {_ATTEMPTS} times meanwhile; try again")
+
+    def attempts(self, night: str) -> tuple[int, bool]:
+        """Return how many attempts at a night's retraining there were, and whether it is done with."""
+        names = self._store.names(f"{_NIGHTS}/{night}")
+        return sum(name.isdigit() for name in names), _DONE in names
+
+    def claim_night(self, night: str, attempt: int, by: str) -> bool:
+        """Take an attempt at a night's retraining; of several who try, on whatever machines, one gets True.
+
+        Raises:
+            RegistryError: the store refuses.
+        """
+        return self._store.create(f"{_NIGHTS}/{night}/{attempt:06d}", by.encode())
+
+    def close_night(self, night: str, by: str) -> None:
+        """Say that a night's retraining is done with, whatever came of it: nobody claims it any more."""
+        self._store.create(f"{_NIGHTS}/{night}/{_DONE}", by.encode())
 
     def remove(self, version: str) -> None:
         """Remove a version.

@@ -18,6 +18,7 @@ import typer
 from stream.errors import SettingsError, TickloomError
 from stream.logs import set_up_logging
 from stream.model_commands import models_cli
+from stream.retrain_commands import retrain_cli
 from stream.roles import run_until_stopped
 from stream.settings import LoadedSettings, Settings, load_settings, masked
 
@@ -31,6 +32,7 @@ cli = typer.Typer(
 )
 
 cli.add_typer(models_cli)
+cli.add_typer(retrain_cli)
 
 KafkaFlag = Annotated[str | None, typer.Option("--kafka", help="HOST:PORT of a Kafka cluster.")]
 RedisFlag = Annotated[str | None, typer.Option("--redis", help="redis://HOST:PORT/DB of a Redis server.")]

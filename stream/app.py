@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
@@ -201,3 +202,18 @@ def tell_address(app: TickloomApp, host: str, port: int) -> None:
     """Let the other workers know where this one answers. Before it joins the group."""
     reached_at = socket.gethostname() if host in ("0.0.0.0", "::") else host  # noqa: S104  (compared, not bound)
     app.conf.canonical_url = URL.build(scheme="http", host=reached_at, port=port)
+
+
+def at_times(app: TickloomApp, cron: str, call: Callable[[str, bool], None]) -> None:
+    """Have ``call`` called with the date and whether this worker leads, on every worker. Before the start.
+
+    Args:
+        app: the application.
+        cron: when, UTC.
+        call: must not raise, and not take long.
+    """
+
+    async def at_time() -> None:
+        call(datetime.now(UTC).date().isoformat(), app.is_leader())
+
+    app.crontab(cron)(at_time)

@@ -20,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from stream.clock import NS_PER_S
 from stream.errors import InvariantError, SettingsError
+from stream.nights import night_watch, worker_registry
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
 from stream.topics import TICKS, await_topics, broker
@@ -44,7 +45,6 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     from agents.windows import Windows
     from models.feature_drift import FeatureDrift
     from models.predictor import load_predictor
-    from models.registry import Registry
     from models.service import ModelService
     from stream.app import create_app, tell_address
     from stream.symbols import read_symbols
@@ -75,7 +75,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     app = create_app(settings)
     models = ModelService(
         broker(settings),
-        Registry(settings.registry_url, settings.data_dir / "workers" / settings.worker_name / "models"),
+        worker_registry(settings),
         predictor,
         settings.predictor,
         available,
@@ -89,6 +89,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     models.attach(lanes)
 
     drift = FeatureDrift(available, registry)
+    nights = night_watch(settings, app, models, health, metrics.models)
 
     def figures() -> dict[str, Any]:
         return {
@@ -99,6 +100,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
             "predictions": metrics.predictions,
             "model": ", ".join(sorted(set(models.figures()["serving"].values()))) or f"{predictor.model_id:016x}",
             **models.figures(),
+            **nights.figures(),
             "stages_us": metrics.stages.summary_us(),
         }
 
@@ -110,7 +112,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         if not await await_topics(settings, health, stop):
             return
         await asyncio.to_thread(compile_kernels, predictor)
-        async with models, drift.watching(lanes):
+        async with models, drift.watching(lanes), nights:
             await app.start()
             del health.problems["lanes"]
             freeze_garbage()

@@ -144,6 +144,25 @@ class Settings(BaseModel):
         0.001, gt=0, lt=1, description="probability that a model which is no worse goes, in its whole life"
     )
 
+    # Retraining; models/retrain.py.
+    retrain_at: str | None = Field(
+        None, description="when to retrain each night, UTC, as in cron: '30 2 * * *'; none or empty is never"
+    )
+    retrain_days: float = Field(1.0, gt=0, le=1e4, description="train on so many of the last days that Kafka holds")
+    retrain_settings: Path | None = Field(None, description="settings of the training, as a search writes them")
+    retrain_shadow_s: float = Field(
+        3600.0,
+        ge=0,
+        le=1e6,
+        description="a new model runs in shadow so long before it is promoted; 0 is not at all",
+    )
+    retrain_level: float = Field(
+        0.01, gt=0, lt=1, description="a lead with a larger Diebold-Mariano p-value is not believed"
+    )
+    retrain_calibration_error: float = Field(
+        0.05, gt=0, le=1, description="a new model's calibration error, at the most"
+    )
+
     log_level: str = Field("INFO", description="DEBUG, INFO, WARNING or ERROR")
 
     @field_validator("log_level")
@@ -152,6 +171,17 @@ class Settings(BaseModel):
         if value.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ValueError("DEBUG, INFO, WARNING or ERROR")
         return value.upper()
+
+    @field_validator("retrain_at")
+    @classmethod
+    def _cron(cls, value: str | None) -> str | None:
+        if value is None or not value.strip():
+            return None
+        from croniter import croniter
+
+        if not croniter.is_valid(value):
+            raise ValueError("five fields as in cron, such as '30 2 * * *' for half past two, or nothing at all")
+        return value
 
     @field_validator("kafka")
     @classmethod

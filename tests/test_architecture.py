@@ -21,6 +21,8 @@ ROOT_FILES = (
     "stream/model_commands.py",
     "stream/judge_commands.py",
     "stream/registry_commands.py",
+    "stream/nights.py",
+    "stream/retrain_commands.py",
     "stream/search_commands.py",
     "stream/training.py",
     "stream/demo/",

@@ -118,3 +118,12 @@ def test_reading_may_be_given_up_in_the_middle(kafka: EmbeddedKafka, filled: Fil
     chunks = kafka_ticks(kafka.bootstrap, filled[0], 0, 1 << 62, lambda *_: None)
     assert len(next(chunks))
     chunks.close()  # type: ignore[attr-defined]
+
+
+def test_a_last_partition_that_holds_nothing_does_not_hold_up_the_end(
+    kafka: EmbeddedKafka, make_ticks: Callable[..., Any], fresh_name: Callable[[str], str]
+) -> None:
+    topic = fresh_name("history")
+    ticks = make_ticks(3000, symbols=1)  # of one symbol: one partition has it
+    asyncio.run(fill(kafka.bootstrap, topic, ticks, None))
+    assert sum(map(len, kafka_ticks(kafka.bootstrap, topic, 0, 1 << 62, lambda *_: None))) == len(ticks)

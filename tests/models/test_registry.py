@@ -229,3 +229,17 @@ def test_a_version_is_its_name() -> None:
     text = "momentum-10s/000042-00ff00ff00ff00ff"
     assert Version.parse(text) == Version("momentum-10s", 42, 0x00FF00FF00FF00FF)
     assert str(Version.parse(text)) == text
+
+
+def test_an_attempt_at_a_night_is_had_by_one_of_many_and_a_night_that_is_done_says_so(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path))
+    assert registry.attempts("2026-11-25") == (0, False)
+    with ThreadPoolExecutor(8) as pool:
+        won = list(pool.map(lambda n: registry.claim_night("2026-11-25", 1, f"worker-{n}"), range(8)))
+    assert won.count(True) == 1
+    assert registry.claim_night("2026-11-25", 2, "worker-1")
+    assert registry.attempts("2026-11-25") == (2, False)
+    registry.close_night("2026-11-25", "worker-1")
+    assert registry.attempts("2026-11-25") == (2, True)
+    assert registry.attempts("2026-11-26") == (0, False)
+    assert registry.versions() == []

@@ -262,3 +262,12 @@ def test_a_table_in_the_file_is_an_unknown_setting(tmp_path: Path) -> None:
 def test_every_setting_says_what_it_is_for() -> None:
     for name, field in Settings.model_fields.items():
         assert field.description, name
+
+
+def test_the_time_of_retraining_is_cron_or_nothing() -> None:
+    assert load_settings(environ={"TICKLOOM_RETRAIN_AT": "30 2 * * *"}).settings.retrain_at == "30 2 * * *"
+    assert load_settings(environ={"TICKLOOM_RETRAIN_AT": " "}).settings.retrain_at is None
+    with pytest.raises(
+        SettingsError, match=r"'retrain_at' \(environment\) is '02:30'; right would be: five fields"
+    ):
+        load_settings(environ={"TICKLOOM_RETRAIN_AT": "02:30"})
