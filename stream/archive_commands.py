@@ -64,9 +64,7 @@ def run(
     once: Annotated[bool, typer.Option("--once", help="Only what Kafka has now; then stop.")] = False,
     topics: TopicsFlag = None,
     kafka: KafkaFlag = None,
-    port: Annotated[
-        int | None, typer.Option("--port", help="Port of metrics; 0 picks a free one.")
-    ] = None,
+    port: Annotated[int | None, typer.Option("--port", help="Port of metrics; 0 picks a free one.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Write ticks, rejected ticks, predictions, outcomes and model events to Parquet, each exactly once."""

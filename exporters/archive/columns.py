@@ -2,8 +2,8 @@
 
 Columns have the names of the record's fields and their types; times stay integers in ns (``event_ns``), because
 Spark refuses Parquet's ns timestamps; ``event_time`` is ``event_ns`` in us, for people. More columns say where a
-row was: ``epoch`` (the Kafka cluster), ``kafka_partition``, ``kafka_offset`` and ``kafka_index`` (which record of which
-message), ``kafka_ms`` (when Kafka was given it).
+row was: ``epoch`` (the Kafka cluster), ``kafka_partition``, ``kafka_offset`` and ``kafka_index`` (which record of
+which message), ``kafka_ms`` (when Kafka was given it).
 """
 
 import io

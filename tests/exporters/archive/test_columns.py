@@ -29,7 +29,9 @@ def texts(dtype: np.dtype) -> list[tuple[int, int]]:
 def test_any_bytes_with_texts_of_ascii_come_back_to_the_bit(data: st.DataObject, topic: str) -> None:
     dtype = RECORDS[topic]
     counts = data.draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
-    raw = np.frombuffer(data.draw(st.randoms(use_true_random=False)).randbytes(sum(counts) * dtype.itemsize), np.uint8)
+    raw = np.frombuffer(
+        data.draw(st.randoms(use_true_random=False)).randbytes(sum(counts) * dtype.itemsize), np.uint8
+    )
     raw = raw.reshape(-1, dtype.itemsize).copy()
     for start, size in texts(dtype):
         text = data.draw(st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=size)).encode()
