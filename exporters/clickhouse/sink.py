@@ -21,8 +21,8 @@ from clickhouse_driver import Client, errors
 from clickhouse_driver.util.helpers import parse_url
 
 from exporters.batch import Batch
-from exporters.clickhouse_rows import TABLES, Table
-from exporters.clickhouse_schema import migrate
+from exporters.clickhouse.rows import TABLES, Table
+from exporters.clickhouse.schema import migrate
 from exporters.process import OnReady, SideFlow, run_sink
 from stream.errors import SettingsError, SinkError, SinkRejected, SinkUnavailable
 from stream.records import MODEL_EVENT, OUTCOME, Records

@@ -17,7 +17,7 @@ _EVENT_TIMES: Final = ("at", "event")
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the schema (exporters/migrations), and the record that it holds."""
+    """A table of the schema (exporters/clickhouse/migrations), and the record that it holds."""
 
     name: str
     columns: tuple[str, ...]
