@@ -221,7 +221,7 @@ export class Feed {
 
   #ask(at, subscription, seqs) {
     const { id, channel, symbols, mode, throttleMs } = subscription;
-    this.#caughtUp(id);  // what an earlier request of it asked for comes no more
+    this.#cancel(at, id);
     subscription.id = this.#nextId++;
     const request = { op: "subscribe", id: subscription.id, channel, symbols, mode };
     if (mode === "throttle") request.throttle_ms = throttleMs;
@@ -230,12 +230,20 @@ export class Feed {
     this.#send(request);
   }
 
+  /** What an earlier request of a subscription asked for comes no more. */
+  #cancel(at, id) {
+    const count = this.#waiting.length;
+    this.#waiting = this.#waiting.filter((message) => message.id !== id);
+    if (this.#waiting.length < count) at.asked--;
+    this.#caughtUp(id);
+  }
+
   #unsubscribe(at, subscription) {
     if (!at.subscriptions.includes(subscription)) return;
     at.subscriptions = at.subscriptions.filter((other) => other !== subscription);
     at.reroute();
     if (this.#state !== "live") return;
-    this.#caughtUp(subscription.id);
+    this.#cancel(at, subscription.id);
     const sharing = at.subscriptions.filter((other) => other.symbols.some((name) => subscription.symbols.includes(name)));
     const symbols = subscription.symbols.filter((name) => !sharing.some((other) => other.symbols.includes(name)));
     if (symbols.length) this.#send({ op: "unsubscribe", id: 0, channel: at.name, symbols });
@@ -470,9 +478,11 @@ export class Subscription {
   }
 
   #next() {
-    if (this.#read < this.#queue.length) return this.#queue[this.#read++];
-    this.#queue = [];
-    this.#read = 0;
+    if (this.#read >= MAX_QUEUED / 4 || this.#read === this.#queue.length) {
+      this.#queue.splice(0, this.#read);
+      this.#read = 0;
+    }
+    if (this.#queue.length) return this.#queue[this.#read++];
     for (const [symbol, item] of this.#newest) { this.#newest.delete(symbol); return item; }
     return null;
   }
