@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from stream.archive_commands import archive_cli
+from stream.api_commands import api_cli
 from stream.errors import SettingsError, TickloomError
 from stream.logs import set_up_logging
 from stream.model_commands import models_cli
@@ -33,6 +34,7 @@ cli = typer.Typer(
 )
 
 cli.add_typer(archive_cli)
+cli.add_typer(api_cli)
 cli.add_typer(models_cli)
 cli.add_typer(retrain_cli)
 
