@@ -64,6 +64,8 @@ class Archiver(ConsumerRebalanceListener):
         self._writer = secrets.token_hex(4)
         self._open: dict[TopicPartition, OpenRange] = {}
         self._ends: dict[TopicPartition, int] = {}
+        self._starts: dict[TopicPartition, int] = {}
+        self._unswept: set[Chain] = set()  # those where a writer before us was cut off
         self._consumer: Any = None
         self._epoch = ""
         self._watched_s = 0.0
@@ -127,7 +129,8 @@ class Archiver(ConsumerRebalanceListener):
 
     def _has(self, part: TopicPartition, end: int) -> bool:
         each = self._open.get(part)
-        return each is not None and each.next >= end
+        # What Kafka drops while we wait for it never comes; the next range will tell.
+        return each is not None and (each.next >= end or self._starts.get(part, 0) >= end)
 
     async def _take_up(self) -> set[TopicPartition]:
         """Learn where partitions that are new to us stand, and read on from there; return them."""
@@ -138,7 +141,10 @@ class Archiver(ConsumerRebalanceListener):
         ends = await self._consumer.end_offsets(fresh)
         for part in fresh:
             chain = Chain(part.topic, self._epoch, part.partition)
-            has = (await asyncio.to_thread(self._vault.history, chain)).next
+            history = await asyncio.to_thread(self._vault.history, chain)
+            has = history.next
+            if history.plans:
+                self._unswept.add(chain)
             if has is not None and has > ends[part]:
                 raise ArchiveError(
                     f"{self._vault.url} has {chain.topic} of partition {chain.partition} up to offset {has}, and "
@@ -172,8 +178,8 @@ class Archiver(ConsumerRebalanceListener):
 
     async def _close(self, part: TopicPartition, stop: asyncio.Event) -> None:
         """Archive a range, however long the store is away; begin the next."""
-        each = self._open[part]
-        if each.empty:
+        each = self._open.get(part)
+        if each is None or each.empty:
             return
         backoff = Backoff(_RETRY_LIMIT_S)
         closed, data = await asyncio.to_thread(each.close, self._writer)
@@ -196,10 +202,21 @@ class Archiver(ConsumerRebalanceListener):
             self._metrics.on_archived(each.chain.topic, closed)
             self._open[part] = OpenRange(each.chain, each.next)
             await self._commit(part, each.next)
+            if each.chain in self._unswept:
+                await self._sweep(each.chain)
         else:
             logger.warning("offset %d of %s was archived by another", each.first, each.chain.folder)
             self._metrics.on_lost_race(each.chain.topic)
             del self._open[part]  # taken up again where the archive ends now
+
+    async def _sweep(self, chain: Chain) -> None:
+        try:
+            swept = await asyncio.to_thread(self._vault.sweep, chain)
+        except ArchiveError as error:
+            logger.warning("what a writer left in %s is not swept yet: %s", chain.folder, error)
+        else:
+            self._unswept.discard(chain)
+            logger.info("swept %d files that a writer left in %s", swept, chain.folder)
 
     async def _commit(self, part: TopicPartition, offset: int) -> None:
         try:
@@ -213,8 +230,10 @@ class Archiver(ConsumerRebalanceListener):
         if time.monotonic() - self._watched_s < _WATCH_EVERY_S or not self._open:
             return
         self._watched_s = time.monotonic()
+        parts = list(self._open)
         try:
-            ends = await asyncio.wait_for(self._consumer.end_offsets(list(self._open)), BROKER_PATIENCE_S)
+            ends = await asyncio.wait_for(self._consumer.end_offsets(parts), BROKER_PATIENCE_S)
+            self._starts = await asyncio.wait_for(self._consumer.beginning_offsets(parts), BROKER_PATIENCE_S)
         except (KafkaError, TimeoutError) as error:
             self._health.fail("kafka", f"Kafka at {self._settings.kafka} does not answer ({error!r}); waiting")
             return

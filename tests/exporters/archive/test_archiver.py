@@ -56,7 +56,7 @@ def blocks(shared_data: Path) -> list[bytes]:
 async def send(bootstrap: str, sent: list[bytes]) -> None:
     async with AIOKafkaProducer(bootstrap_servers=bootstrap, linger_ms=2) as producer:
         for at, value in enumerate(sent):
-            await producer.send(TICKS, value, partition=at % PARTITIONS, timestamp_ms=1_700_000_000_000 + at)
+            await producer.send(TICKS, value, partition=at % PARTITIONS)
 
 
 async def log_of(bootstrap: str) -> Log:
