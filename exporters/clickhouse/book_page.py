@@ -16,8 +16,8 @@ _HEAD: Final = """# The query book
 
 {count} questions that analysts ask, answered in ClickHouse SQL. Each is a file in `deploy/clickhouse/queries` that
 also runs in `clickhouse-client`, in Grafana, or over HTTP; each is run in the tests on real ticks, and its answer
-compared with an independent computation. The views that they ask show every tick, prediction and outcome once, however
-often it was written.
+compared with an independent computation. The views that they ask show every tick, prediction and outcome once,
+however often it was written.
 
 ```
 tickloom sql --list
@@ -26,8 +26,8 @@ clickhouse-client --param_symbol=AIG ... --queries-file deploy/clickhouse/querie
 ```
 
 Times are event times in UTC unless a parameter says other. Where a question is about one symbol, ClickHouse reads
-that symbol and those times only; `%` in a pattern stands for any characters. Prices that the engine refused are left
-out.
+that symbol and those times only; `%` in a pattern stands for any characters. Ticks that the engine refused are
+left out.
 
 """
 
