@@ -75,6 +75,13 @@ class Settings(BaseModel):
     )
     future_s: float = Field(5.0, ge=0, le=1e9, description="a tick this much ahead of our clock is refused")
 
+    features_every_ms: int | None = Field(
+        None,
+        ge=0,
+        le=86_400_000,
+        description="publish feature rows: 0 all, else the first of a symbol in each so many ms; none: not at all",
+    )
+
     # Ticks that are not to be believed, see agents/validate.py.
     outlier_bps: float = Field(500.0, gt=0, le=1e9, description="a price may always be this far from the last one")
     outlier_scale: float = Field(
@@ -188,6 +195,12 @@ class Settings(BaseModel):
         if value.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ValueError("DEBUG, INFO, WARNING or ERROR")
         return value.upper()
+
+    @field_validator("features_every_ms", mode="before")
+    @classmethod
+    def _none_where_empty(cls, value: object) -> object:
+        # An unset variable that a compose file passes on arrives as an empty one.
+        return None if value == "" else value
 
     @field_validator("retrain_at")
     @classmethod
