@@ -1,4 +1,4 @@
-"""Who may ask what, and how often: tokens and JWTs exactly as in the feed, and a budget of requests for each of them."""
+"""Who may ask what, and how often: tokens and JWTs exactly as in the feed, each with a budget of requests."""
 
 import hashlib
 import math
@@ -40,7 +40,9 @@ class Caller:
             Problem: so it is.
         """
         if "*" not in self.grant.channels or "*" not in self.grant.symbols:
-            raise Problem(FORBIDDEN, f"{what} may show any symbol; the token must grant all channels and symbols (*)")
+            raise Problem(
+                FORBIDDEN, f"{what} may show any symbol; the token must grant all channels and symbols (*)"
+            )
 
 
 class Budgets:
@@ -106,7 +108,7 @@ class Admission:
                 raise NotAdmitted("a token is needed, as in the header Authorization: Bearer TOKEN")
             grant = self._door.judge(token.strip())
         except NotAdmitted as error:
-            # Of the address, which may be that of a proxy: who has a good token is not kept out by others' wrong ones.
+            # Of the address, which may be a proxy's: others' wrong tokens keep nobody out who has a good one.
             self._spend(address)
             self._metrics.refused.labels("token").inc()
             raise Problem(UNAUTHORISED, str(error), {"WWW-Authenticate": 'Bearer realm="tickloom"'}) from None

@@ -1,4 +1,4 @@
-"""Where a page ends and the next begins: the key of its last row, so that rows which come meanwhile shift nothing."""
+"""Where a page ends and the next begins: the key of its last row, so that what comes meanwhile shifts nothing."""
 
 import base64
 import binascii
@@ -39,7 +39,8 @@ def key_of(question: Sequence[Any], cursor: str, types: Sequence[type]) -> Key:
     """
     try:
         raw = base64.b64decode(cursor[:_LONGEST] + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        mark, *key = orjson.loads(raw)
+        mark, *rest = orjson.loads(raw)
+        key: Key = list(rest)
     except (binascii.Error, ValueError, TypeError):
         raise Problem(BAD_CURSOR, f"the cursor {cursor[:40]!r} is none of ours; {_ADVICE}") from None
     if mark != _mark(question) or [type(part) for part in key] != list(types):

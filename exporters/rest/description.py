@@ -23,7 +23,9 @@ class ProblemBody(BaseModel):
     detail: str = Field(description="what was seen, and what would be right")
     instance: str = Field(description="the path that was asked")
     request_id: str = Field(description="also in the header X-Request-ID, and in the log of the API")
-    errors: list[dict[str, str]] | None = Field(None, description="of `bad-parameter`: each parameter that is not valid")
+    errors: list[dict[str, str]] | None = Field(
+        None, description="of `bad-parameter`: each parameter that is not valid"
+    )
 
 
 _DETAILS: Final = {
@@ -43,7 +45,13 @@ _ALWAYS: Final = (
     *(problems.UNAUTHORISED, problems.FORBIDDEN, problems.NOT_ACCEPTABLE, problems.BAD_PARAMETER),
     *(problems.RATE_LIMITED, problems.TIMEOUT),
 )
-_OF_TABLES: Final = (problems.BAD_CURSOR, problems.TOO_MUCH, problems.NOT_FOUND, problems.UNAVAILABLE, problems.BUSY)
+_OF_TABLES: Final = (
+    problems.BAD_CURSOR,
+    problems.TOO_MUCH,
+    problems.NOT_FOUND,
+    problems.UNAVAILABLE,
+    problems.BUSY,
+)
 _RETRY: Final = {"Retry-After": {"description": "seconds to wait", "schema": {"type": "string"}}}
 
 
@@ -81,7 +89,7 @@ def page_responses(table: Table) -> Responses:
         "additionalProperties": False,
     }
     found = {
-        "description": "A page of rows. `Link: <...>; rel=\"next\"` leads to the next one in every form.",
+        "description": 'A page of rows. `Link: <...>; rel="next"` leads to the next one in every form.',
         "content": {JSON: {"schema": schema, "example": example}, ARROW: binary, PARQUET: binary},
         "headers": {
             "ETag": {"schema": {"type": "string"}},
@@ -93,7 +101,9 @@ def page_responses(table: Table) -> Responses:
 
 def json_response(model: type[BaseModel], example: dict[str, Any], words: str) -> Responses:
     """Return the description of an answer in JSON."""
-    return {200: {"description": words, "content": {JSON: {"schema": _reference(model.__name__), "example": example}}}}
+    return {
+        200: {"description": words, "content": {JSON: {"schema": _reference(model.__name__), "example": example}}}
+    }
 
 
 def _reference(name: str) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""The routes of the engine itself: whether the API lives and can answer, versions, and how far exporters are behind."""
+"""The routes of the engine itself: whether the API lives and can answer, versions, how far exporters are behind."""
 
 import time
 from importlib import metadata

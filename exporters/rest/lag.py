@@ -1,4 +1,4 @@
-"""How far each consumer group is behind, by partition: asked of Kafka once a second at the most, whoever wants it."""
+"""How far each consumer group is behind, by partition: Kafka is asked once a second at the most."""
 
 import asyncio
 import time

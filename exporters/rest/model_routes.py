@@ -17,7 +17,9 @@ _CHANNEL: Final = "model"
 _FRESH: Final = {"Cache-Control": "private, no-cache"}
 _HTML: Final = "text/html"
 # A card is somebody's file: it has styles of its own, and runs nothing.
-_CARD_POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'self'"
+_CARD_POLICY: Final = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox; frame-ancestors 'self'"
+)
 
 Which = Annotated[
     str,
@@ -36,7 +38,9 @@ class ModelVersion(BaseModel):
     name: str
     number: int | None
     model: Hex64 | None = Field(description="as in the column `model` of predictions")
-    roles: list[str] = Field(description="champion, previous, challenger, or default: what serves where nobody was promoted")
+    roles: list[str] = Field(
+        description="champion, previous, challenger, or default: what serves where nobody was promoted"
+    )
     horizon_ns: int | None
     published_time: Time | None
     published_by: str | None

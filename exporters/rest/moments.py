@@ -1,4 +1,4 @@
-"""Moments as clients write them: ISO 8601 to the nanosecond, or ns since 1970; always UTC where nothing else is said."""
+"""Moments as clients write them: ISO 8601 to the nanosecond, or ns since 1970; UTC where nothing else is said."""
 
 import re
 from datetime import UTC, date, datetime, timedelta

@@ -38,7 +38,10 @@ class LatestQuery(SymbolsQuery):
     """As `SymbolsQuery`, or the symbols by name."""
 
     symbols: str | None = Field(
-        None, max_length=4000, description="only these symbols, with commas between", examples=["SIM.ALPHA,SIM.BRAVO"]
+        None,
+        max_length=4000,
+        description="only these symbols, with commas between",
+        examples=["SIM.ALPHA,SIM.BRAVO"],
     )
 
     @field_validator("symbols")
@@ -57,7 +60,9 @@ class LatestPage(BaseModel):
 
     data: list[LatestRow]
     next: str | None
-    source: str = Field(description="redis, or clickhouse while Redis is away", json_schema_extra={"enum": ["redis", "clickhouse"]})
+    source: str = Field(
+        description="redis, or clickhouse while Redis is away", json_schema_extra={"enum": ["redis", "clickhouse"]}
+    )
 
 
 class SymbolsPage(BaseModel):

@@ -1,13 +1,13 @@
-"""One answer in several forms, by the client's ``Accept``: JSON, an Arrow stream, or Parquet; compressed where wanted.
+"""One answer in several forms, by the client's ``Accept``: JSON, an Arrow stream, or Parquet; gzip where wanted.
 
-Times in JSON are text in ISO 8601 with all nine digits, as a double would round them; NaN is null. Arrow and Parquet
-have them as ``timestamp[ns, UTC]``.
+Times in JSON are text in ISO 8601 with all nine digits, as a double would round them; NaN is null. Arrow and
+Parquet have them as ``timestamp[ns, UTC]``.
 """
 
 import gzip
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -145,7 +145,7 @@ def rows_of(table: pa.Table) -> list[dict[str, Any]]:
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def _plain(column: pa.ChunkedArray) -> list[Any]:
+def _plain(column: Any) -> list[Any]:
     kind = column.type
     if pa.types.is_timestamp(kind) and column.null_count == 0:
         return list(map("{}Z".format, np.datetime_as_string(column.to_numpy(), unit=kind.unit).tolist()))
@@ -165,6 +165,3 @@ def _json_value(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     return value if isinstance(value, str | int | float | bool | None) else str(value)
-
-
-Render = Callable[[pa.Table], Body]

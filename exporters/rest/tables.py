@@ -164,7 +164,9 @@ TABLES: Final = (
         "What came of the predictions of a symbol",
         "predictions",
     ),
-    Table("ticks", "v_ticks", rows.TickRow, SymbolQuery, "event_time", _PLACE, "tick", "Ticks of a symbol", "market"),
+    Table(
+        "ticks", "v_ticks", rows.TickRow, SymbolQuery, "event_time", _PLACE, "tick", "Ticks of a symbol", "market"
+    ),
     _bars("1s", "bar.1s", "Bars of a second"),
     _bars("1m", "bar.1m", "Bars of a minute"),
     _bars("1h", "bar.1h", "Bars of an hour"),
@@ -246,7 +248,7 @@ def statement(table: Table, query: SpanQuery, grant: Grant, media_type: str) -> 
 
 
 def page_of(table: Table, query: SpanQuery, found: pa.Table) -> tuple[pa.Table, str | None]:
-    """Return the rows of a page, with the types of the description, and the cursor of the next page, if there is one."""
+    """Return the rows of a page, with the types of the description, and the next page's cursor, if there is one."""
     more = found.num_rows > query.limit
     page = _typed(table, found.slice(0, query.limit))
     if not more:
@@ -296,6 +298,5 @@ def _after(table: Table, query: SpanQuery, parameters: dict[str, Any]) -> list[s
 def _granted(grant: Grant, parameters: dict[str, Any]) -> str:
     parameters["names"] = [name for name in grant.symbols if not name.endswith("*")]
     parameters["starts"] = [name[:-1] for name in grant.symbols if name.endswith("*")]
-    return (
-        "(symbol IN {names:Array(String)} OR arrayExists(start -> startsWith(symbol, start), {starts:Array(String)}))"
-    )
+    begins = "arrayExists(start -> startsWith(symbol, start), {starts:Array(String)})"
+    return f"(symbol IN {{names:Array(String)}} OR {begins})"

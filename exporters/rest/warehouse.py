@@ -6,6 +6,7 @@ waits for its answer any more: closing a connection's socket wakes our thread, a
 
 import asyncio
 import contextlib
+import functools
 import logging
 import socket
 from collections.abc import Callable, Mapping
@@ -31,7 +32,12 @@ _LARGEST_MEMORY_BYTES: Final = 1 << 30
 _THREADS_OF_THE_SERVER: Final = 2
 _OPEN: Final = 0  # `readonly`: anything goes; 1: nothing but reading; 2: reading, and settings may be changed
 _TIMEOUTS: Final = {159, 160}  # TIMEOUT_EXCEEDED, TOO_SLOW
-_LIMITS: Final = {158, 241, 307, 396}  # TOO_MANY_ROWS, MEMORY_LIMIT_EXCEEDED, TOO_MANY_BYTES, TOO_MANY_ROWS_OR_BYTES
+_LIMITS: Final = {
+    158,
+    241,
+    307,
+    396,
+}  # TOO_MANY_ROWS, MEMORY_LIMIT_EXCEEDED, TOO_MANY_BYTES, TOO_MANY_ROWS_OR_BYTES
 _SCHEMA: Final = {47, 60, 81}  # UNKNOWN_IDENTIFIER, UNKNOWN_TABLE, UNKNOWN_DATABASE
 # What cannot be parsed as the type of its parameter, or is none that the question makes sense with.
 _PARAMETERS: Final = {6, 26, 27, 36, 38, 41, 43, 53, 69, 70, 72, 131, 153, 321, 407, 457}
@@ -57,7 +63,7 @@ class Warehouse:
         except ValueError as error:
             raise SettingsError(f"setting 'clickhouse' is not a ClickHouse URL: {error}") from None
         self._where = f"ClickHouse at {host}:{options.get('port', 9000)}"
-        self._make = lambda: _Connection(host, options, timeout_s)
+        self._make = functools.partial(_Connection, host, options, timeout_s)
         self._idle: list[_Connection] = []
         self._slots = asyncio.Semaphore(connections)
         self._executor = ThreadPoolExecutor(connections, "warehouse")
@@ -151,7 +157,7 @@ class _Connection:
         driver = {"server_side_params": True, "network_compression_method": "LZ4"}
         settings = driver | dict(options.get("settings", {}))
         self._client = Client(host, **{**patience, **options, "settings": settings})
-        self._limits = {
+        self._limits: dict[str, Any] = {
             "max_execution_time": max(1, int(timeout_s)),
             "timeout_overflow_mode": "throw",
             "max_result_rows": _LARGEST_ANSWER_ROWS,
@@ -172,7 +178,9 @@ class _Connection:
             if self._settings is None:
                 self._settings = self._read_only()
             settings = self._settings | {"limit": most_rows} if most_rows else self._settings
-            table = self._client.query_arrow(sql, dict(parameters), settings=settings, field_metadata=False)
+            table: pa.Table = self._client.query_arrow(
+                sql, dict(parameters), settings=settings, field_metadata=False
+            )
         except errors.ServerException:
             self.usable = not self._interrupted
             raise
