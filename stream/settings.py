@@ -150,6 +150,13 @@ class Settings(BaseModel):
         description="ws[s]://HOST:PORT/feed as browsers reach it; none is the gateway's port",
     )
     api_timeout_s: float = Field(15.0, ge=0.1, le=600, description="an answer takes no longer than this")
+    api_queries: int = Field(4, ge=1, le=64, description="questions to ClickHouse at a time; others wait")
+    api_rate_per_s: float = Field(
+        100.0, gt=0, le=1e6, description="requests of a client (a token, else an address) in the long run"
+    )
+    api_origins: str | None = Field(
+        None, description="pages of other sites that may read the API: https://HOST,...; none is none"
+    )
 
     # What came of predictions.
     cost_bps: float = Field(1.0, ge=0, le=1e4, description="what a position is taken to cost, in and out again")
