@@ -18,6 +18,7 @@ ROOT_FILES = (
     "stream/__main__.py",
     "stream/compose.py",
     "stream/inspection.py",
+    "stream/analyst_commands.py",
     "stream/model_commands.py",
     "stream/judge_commands.py",
     "stream/registry_commands.py",
