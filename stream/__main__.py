@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from stream.analyst_commands import analyst_cli
+from stream.api_commands import api_cli
 from stream.errors import SettingsError, TickloomError
 from stream.logs import set_up_logging
 from stream.model_commands import models_cli
@@ -34,6 +35,7 @@ cli = typer.Typer(
 )
 
 cli.add_typer(analyst_cli)
+cli.add_typer(api_cli)
 cli.add_typer(models_cli)
 cli.add_typer(retrain_cli)
 
