@@ -154,3 +154,45 @@ def _write(session: "Session", query: str, values: dict[str, str], csv: bool, pa
                 return
     if parquet is not None:
         notes.print(f"{parquet}: {rows:,} rows")
+
+
+@analyst_cli.command(epilog="Example: tickloom explain AIG:123456")
+def explain(
+    context: typer.Context,
+    prediction: Annotated[str, typer.Argument(metavar="ID", help="SYMBOL:SEQ, or SYMBOL:SEQ@EPOCH.")],
+    kafka: Annotated[str | None, typer.Option("--kafka", help="HOST:PORT of a Kafka cluster.")] = None,
+    clickhouse: ClickHouseFlag = None,
+    registry: Annotated[
+        str | None, typer.Option("--registry", help="Directory or URL of the registry; else DATA_DIR/registry.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Make a stored prediction again from its ticks, and tell whether it is the same to the bit, and what it is of.
+
+    Ends with 0 where it is identical, 1 where it is not, 3 where ticks are gone that it takes, 4 where its model is.
+    """
+    from rich.console import Console
+
+    from exporters.explain import explain as explained
+    from exporters.explanation_view import explanation_view
+
+    symbol, seq, epoch = _parsed(prediction)
+    settings = _settings(context, clickhouse, kafka=kafka, registry=registry)
+    with Console(stderr=True).status(f"reading the ticks of {symbol}"):
+        found = explained(settings, symbol, seq, epoch)
+    if as_json:
+        import orjson
+
+        typer.echo(orjson.dumps(found.plain()))
+    else:
+        Console().print(explanation_view(found))
+    raise typer.Exit({"identical": 0, "different": 1, "ticks": 3, "model": 4}[found.missing or found.verdict])
+
+
+def _parsed(prediction: str) -> tuple[str, int, str | None]:
+    # A symbol may have any of these signs in it, so that they are looked for from the end.
+    symbol, _, rest = prediction.rpartition(":")
+    seq, at, epoch = rest.partition("@")
+    if not symbol or not seq.isdecimal() or (at and not epoch):
+        raise SettingsError(f"{prediction!r} names no prediction; right would be SYMBOL:SEQ, as in AIG:123456")
+    return symbol, int(seq), epoch or None
