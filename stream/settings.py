@@ -43,6 +43,10 @@ class Settings(BaseModel):
     data_dir: Path = Field(Path(".tickloom"), description="everything that the embedded servers and workers keep")
     kafka: str | None = Field(None, description="HOST:PORT[,HOST:PORT] of a Kafka cluster")
     clickhouse: SecretStr | None = Field(None, description="clickhouse://USER:PASSWORD@HOST:PORT/DATABASE")
+    clickhouse_analyst: SecretStr | None = Field(
+        None,
+        description="the same, of a user who may only look, for `tickloom sql` and the like; none is `clickhouse`",
+    )
     redis: SecretStr | None = Field(None, description="redis://[:PASSWORD@]HOST:PORT/DB or rediss://")
     host: str = Field("127.0.0.1", description="address that the feed and the metrics listen on")
 
@@ -222,11 +226,12 @@ class Settings(BaseModel):
                 raise ValueError("HOST:PORT, or several with commas between; a port is 1 to 65535")
         return value
 
-    @field_validator("clickhouse", "redis")
+    @field_validator("clickhouse", "clickhouse_analyst", "redis")
     @classmethod
     def _url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         # redis:// and rediss://, clickhouse:// and clickhouses://: with TLS where it ends in s.
-        schemes = (f"{info.field_name}://", f"{info.field_name}s://")
+        server = str(info.field_name).partition("_")[0]
+        schemes = (f"{server}://", f"{server}s://")
         if value is not None and not value.get_secret_value().startswith(schemes):
             raise ValueError(f"a URL: {schemes[0]}... or, with TLS, {schemes[1]}...")
         return value
