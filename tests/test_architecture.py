@@ -17,6 +17,7 @@ PACKAGES = ("stream", "agents", "models", "exporters")  # data flows right, impo
 ROOT_FILES = (
     "stream/__main__.py",
     "stream/compose.py",
+    "stream/api_commands.py",
     "stream/inspection.py",
     "stream/model_commands.py",
     "stream/judge_commands.py",
