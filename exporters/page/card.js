@@ -17,7 +17,7 @@ export async function showCard(dialog, api, model) {
   add(body, "p", "dim", "asking the API…");
   if (!dialog.open) dialog.showModal();
   try {
-    fill(body, await api.get(`/models/${model}`), api.url(`/models/${model}/card.html`));
+    fill(body, await api.get(`/models/${model}`), api.url(`/models/${model}/card`), api.token !== null);
   } catch (error) {
     if (error.name !== "ApiError") throw error;
     body.replaceChildren();
@@ -25,7 +25,7 @@ export async function showCard(dialog, api, model) {
   }
 }
 
-function fill(body, told, cardUrl) {
+function fill(body, told, cardUrl, needsToken) {
   body.replaceChildren();
   add(body, "p", "lead", told.version ?? `${told.name} ${told.model}`);
   const facts = [
@@ -40,6 +40,7 @@ function fill(body, told, cardUrl) {
   section(body, "What happened to it", (told.history ?? []).map(({ time, champion, by, reason }) =>
     [time?.slice(0, 19).replace("T", " ") ?? "", `${champion}, by ${by}: ${reason}`]));
   if (!told.has_card) { add(body, "p", "dim", "it has no card: `tickloom models evaluate` makes one"); return; }
+  if (needsToken) { add(body, "p", "dim", `the whole card, beside six baselines, is at ${cardUrl}, with the token`); return; }
   const link = add(body, "a", "", "The whole card, beside six baselines");
   link.href = cardUrl;
   link.target = "_blank";
