@@ -1,6 +1,7 @@
 """When the feed flushes, on the loop that gateways run on."""
 
 import time
+from itertools import pairwise
 
 import uvloop
 
@@ -28,4 +29,5 @@ def test_a_poke_just_before_the_next_flush_is_due_waits_for_it_as_any_other() ->
     loop.call_later(0.05, loop.stop)
     loop.run_forever()
     loop.close()
-    assert len(flushed_s) == 2
+    assert len(flushed_s) >= 2  # 3 where the machine held us up for longer than that
+    assert min(later - before for before, later in pairwise(flushed_s)) > FLUSH_EVERY_S - 0.002
