@@ -5,6 +5,7 @@ import { count } from "./format.js";
 const EVERY_MS = 3000;
 // A group commits about once a second; so many blocks are more than that at any rate.
 const MUCH_BLOCKS = 5000;
+const BOOKMARKS = "tickloom-source"; // where sources go on after a restart: they consume nothing
 const LANES = "tickloom";         // the group of the workers; the others are named after it
 
 export class Lag {
@@ -51,8 +52,12 @@ export class Lag {
   }
 }
 
+/** Of the workers, and of each way out: it may have a group for each topic that it reads. */
 function summed(rows) {
   const sums = new Map();
-  for (const { group, lag_blocks: blocks } of rows) sums.set(group, (sums.get(group) ?? 0) + blocks);
+  for (const { group, lag_blocks: blocks } of rows) {
+    const name = group.split("-").slice(0, 2).join("-");
+    if (name !== BOOKMARKS) sums.set(name, (sums.get(name) ?? 0) + blocks);
+  }
   return [...sums].sort();
 }

@@ -232,7 +232,7 @@ export class Watch {
 
 /** A line of the last minute's prices, in the colour of where it went. */
 function drawSpark(canvas, prices) {
-  const ratio = devicePixelRatio || 1, width = 64, height = 18;
+  const ratio = devicePixelRatio || 1, width = 56, height = 18;
   if (canvas.width !== width * ratio) { canvas.width = width * ratio; canvas.height = height * ratio; }
   const pen = canvas.getContext("2d");
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
