@@ -11,11 +11,11 @@ cd "$work"
 npm pack --silent "lightweight-charts@$version" >/dev/null
 tar -xzf "lightweight-charts-$version.tgz"
 cp package/dist/lightweight-charts.standalone.production.mjs lightweight-charts.mjs
-cp package/LICENSE LICENSE
+cp package/LICENSE LICENSE.txt
 if [[ ${1:-} == --update ]]; then
-  sha256sum LICENSE lightweight-charts.mjs >"$vendor/SHA256SUMS"
+  sha256sum LICENSE.txt lightweight-charts.mjs >"$vendor/SHA256SUMS"
 else
   sha256sum --quiet --check "$vendor/SHA256SUMS"
 fi
-cp LICENSE lightweight-charts.mjs "$vendor/"
+cp LICENSE.txt lightweight-charts.mjs "$vendor/"
 echo "lightweight-charts $version is in place"

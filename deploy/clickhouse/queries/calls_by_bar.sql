@@ -2,7 +2,7 @@
 --
 -- Where up or down was the likeliest class: which of an interval's calls was the surest, and was it right?
 --
--- Section: Outcomes
+-- Section: Predictions
 -- Parameters:
 --   {symbol:String} = SIM.ALPHA: the symbol
 --   {seconds:UInt32} = 60: length of an interval
