@@ -127,13 +127,16 @@ class Settings(BaseModel):
     redis_stream_maxlen: int = Field(10_000, ge=1, description="batches kept in the stream of predictions")
     clickhouse_batch_rows: int = Field(20_000, ge=1, le=1_000_000, description="rows of an insert, at the most")
     clickhouse_flush_s: float = Field(0.5, gt=0, le=60, description="age at which a smaller batch is inserted")
-    gateway_port: Port = Field(8765, description="WebSocket feed and page; 0 picks a free port")
+    gateway_port: Port = Field(8765, description="WebSocket feed; 0 picks a free port")
     gateway_queue: int = Field(8192, ge=16, description="messages held for a slow client of a full feed")
     gateway_clients: int = Field(1000, ge=1, le=100_000, description="connections of a gateway, at the most")
     gateway_memory: int = Field(
         131_072, ge=1024, le=1 << 24, description="messages of each channel that a client can resume from at once"
     )
     gateway_shared_port: bool = Field(False, description="several gateways of one machine listen on one port")
+    gateway_origins: str | None = Field(
+        None, description="pages of other hosts that may connect, with commas between: https://desk.example"
+    )
     feed_token: SecretStr | None = Field(
         None, description="token that feed clients must present; several with commas between"
     )
