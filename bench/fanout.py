@@ -4,9 +4,9 @@
 
 A cell is CLIENTS x MESSAGES a second; every client follows every message, in mode ``full``, as JSON of about 450
 bytes. One client in a hundred (of 100 or more) is stalled: it never reads. Messages are due by a schedule that
-waits for nothing, and their latency counts from when they were due to when the client's ``recv`` has returned them,
-to 1 %. The server is a process of its own; its CPU time is taken from the kernel over the time that counts, in which
-the network's work on loopback is in the sender's. ``per_core`` is deliveries in that time by its CPU seconds.
+waits for nothing, and their latency counts from when they were due to when ``recv`` of the client has them, to 1 %.
+The server is a process of its own; its CPU time is taken from the kernel over the time that counts (the network's
+work on loopback is in the sender's). ``per_core`` is deliveries in that time by its CPU seconds.
 
 A server that does not keep up falls behind its schedule: `kept_up` says so, and latencies then say how far. All
 clients are one process with a compiled loop (`bench.fanout_clients`), which counts every message of every client.

@@ -23,8 +23,8 @@ class Rest:
     """Lets messages gather while the feed works hard.
 
     After a portion of messages it waits for as long as the portion took, so that a gateway that could be busy all
-    the time is busy half of it; but on its account portions never begin more than FLUSH_EVERY_S apart. A portion that
-    took no time, of few messages or for few clients, is followed by no rest.
+    the time is busy half of it; but on its account portions never begin more than FLUSH_EVERY_S apart. A portion
+    that took no time, of few messages or for few clients, is followed by no rest.
     """
 
     def __init__(self) -> None:
@@ -36,10 +36,15 @@ class Rest:
 
     async def end(self) -> None:
         """All of it has been given to the sockets. Cancelling it is safe."""
-        worked_s = asyncio.get_running_loop().time() - self._began_s
-        rest_s = min(worked_s, FLUSH_EVERY_S - worked_s)
-        if rest_s > _SHORTEST_REST_S:
+        rest_s = rest_after(asyncio.get_running_loop().time() - self._began_s)
+        if rest_s:
             await asyncio.sleep(rest_s)
+
+
+def rest_after(worked_s: float) -> float:
+    """Return for how many seconds to rest after a portion of messages that took so many."""
+    rest_s = min(worked_s, FLUSH_EVERY_S - worked_s)
+    return rest_s if rest_s > _SHORTEST_REST_S else 0.0
 
 
 class Pacer:
