@@ -3,8 +3,8 @@
     python -m bench.fanout_servers KIND CLIENTS RATE
 
 All run on uvloop and are given the same texts by the same open loop. `websockets` and `picows` write to all
-clients in turn. aiohttp and starlette wait for a client that is behind, so each client has a queue and a task, which
-is what their users do; one whose queue is full is let go. Ours is the gateway with all that it does, without Kafka.
+clients in turn. aiohttp and starlette wait for a client that is behind, so each client has a queue and a task, as
+their users do; one whose queue is full is let go. Ours is the gateway with all that it does, without Kafka.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import numpy as np
@@ -183,7 +183,7 @@ async def picows_send(clients: int, rate_per_s: float) -> None:
 
     transports: set[WSTransport] = set()
 
-    class Listener(WSListener):  # type: ignore[misc]
+    class Listener(WSListener):
         def on_ws_connected(self, transport: WSTransport) -> None:
             transports.add(transport)
 
@@ -239,7 +239,7 @@ async def tickloom(clients: int, rate_per_s: float) -> None:
     await Straight(settings).run(asyncio.Event(), on_ready)
 
 
-SERVERS: Final[dict[str, Callable[[int, float], Awaitable[None]]]] = {
+SERVERS: Final[dict[str, Callable[[int, float], Coroutine[Any, Any, None]]]] = {
     "tickloom": tickloom,
     "websockets": websockets_broadcast,
     "aiohttp": aiohttp_queues,

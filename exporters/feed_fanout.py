@@ -2,8 +2,8 @@
 
 `full` goes out in `publish`, row by row in order: each row is made into JSON once, and clients with the same
 subscriptions share the frames. `latest` goes out in `flush`, which the caller paces: only the symbols that moved
-since the client had them, their newest row made into JSON once for all. What clients at the same point get is worked
-out once: of 1,000 that keep up, each costs 2 us and its write. Nothing is encoded that nobody follows.
+since the client had them, their newest row made into JSON once for all. What clients at the same point get is
+worked out once: of 1,000 that keep up, each costs 2 us and its write. Nothing is encoded that nobody follows.
 """
 
 from collections.abc import Iterator, Sequence
