@@ -244,7 +244,8 @@ async def run_exchange(
 
 async def run_exporter(settings: Settings, stop: asyncio.Event, sink: str) -> None:
     """Write predictions to a sink until ``stop`` is set; then drain and commit."""
-    from exporters import clickhouse_sink, redis_sink
+    from exporters import redis_sink
+    from exporters.clickhouse import sink as clickhouse_sink
 
     await {"redis": redis_sink.run_redis, "clickhouse": clickhouse_sink.run_clickhouse}[sink](settings, stop)
 

@@ -141,6 +141,16 @@ class Settings(BaseModel):
         None, min_length=1, description="the `iss` that a JWT must have; none is any"
     )
 
+    # The REST API and the page.
+    api_port: Port = Field(8080, description="REST API and page; 0 picks a free one")
+    api_title: str = Field("tickloom", min_length=1, max_length=80, description="what the page calls itself")
+    api_feed_url: str | None = Field(
+        None,
+        pattern="^wss?://",
+        description="ws[s]://HOST:PORT/feed as browsers reach it; none is the gateway's port",
+    )
+    api_timeout_s: float = Field(15.0, ge=0.1, le=600, description="an answer takes no longer than this")
+
     # What came of predictions.
     cost_bps: float = Field(1.0, ge=0, le=1e4, description="what a position is taken to cost, in and out again")
     outcome_patience_s: float = Field(
