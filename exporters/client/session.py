@@ -263,7 +263,8 @@ class Session:
         if not past.ask.is_wanted:
             return [Resumed(channel, symbols, self._url)]
         # Of two connections that replay the same, the first has given all.
-        return [ReplayCompleted(channel, symbols)] if self._ledger.wants.replayed(past.ask) else []
+        wanted = past.ask.origin or past.ask
+        return [ReplayCompleted(channel, wanted.symbols)] if self._ledger.wants.replayed(wanted) else []
 
     def _reset(self, message: Mapping[str, Any]) -> list[Item]:
         channel, symbols, reason = message["channel"], tuple(message["symbols"]), message["reason"]

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
@@ -31,6 +31,7 @@ class Ask:
     after: Mapping[bytes, Had] = field(default_factory=dict)  # resume after these
     replay_from_ns: int | None = None
     is_wanted: bool = False  # a replay that the reader wants; else one that stands in for a resume
+    origin: "Ask | None" = None  # as the reader wanted it, where this asks for more
 
     def message(self, message_id: int) -> dict[str, Any]:
         """Return it as it goes over the wire."""
@@ -135,17 +136,24 @@ class Wants:
         table = self.channels.get(channel)
         if not table:
             return
-        replays = [replay for replay in self._replays if replay.channel == channel]
+        replays = {replay: list(replay.symbols) for replay in self._replays if replay.channel == channel}
         modes: dict[tuple[ModeName, int | None], list[str]] = {}
         for name, followed in table.listing().items():
-            modes.setdefault((followed["mode"], followed["throttle_ms"]), []).append(name)
-        asks: list[Ask] = []
+            names = modes.setdefault((followed["mode"], followed["throttle_ms"]), [])
+            if followed["mode"] == "full":
+                # What a replay brings is asked for with it: asked for alone it would come without its past.
+                names = next((found for replay, found in replays.items() if replay.names.cover(name)), names)
+            names.append(name)
+        asks = [
+            replace(replay, symbols=tuple(dict.fromkeys(names))[:MAX_NAMED_SYMBOLS], origin=replay)
+            for replay, names in replays.items()
+        ]
         for (mode, throttle_ms), names in modes.items():
             for start in range(0, len(names), MAX_NAMED_SYMBOLS):
                 part = Ask(channel, tuple(names[start : start + MAX_NAMED_SYMBOLS]), mode, throttle_ms)
                 asks.append(_resuming(part, table, epoch, had, newest_ns, replays) if mode == "full" else part)
         # A gateway lets go of the past of what is asked for anew, so what may cover more goes first.
-        yield from sorted([*asks, *replays], key=lambda ask: min(_width(name) for name in ask.symbols))
+        yield from sorted(asks, key=lambda ask: min(_width(name) for name in ask.symbols))
 
 
 def _checked(message: Mapping[str, Any]) -> None:
@@ -166,7 +174,7 @@ def _resuming(
     epoch: str | None,
     had: Mapping[bytes, Had],
     newest_ns: int,
-    replays: list[Ask],
+    replays: Iterable[Ask],
 ) -> Ask:
     after: dict[bytes, Had] = {}
     for symbol, last in had.items():
