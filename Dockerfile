@@ -21,6 +21,7 @@ COPY stream ./stream
 COPY agents ./agents
 COPY models ./models
 COPY exporters ./exporters
+COPY deploy/clickhouse/queries ./deploy/clickhouse/queries
 # --reinstall-package: uv would take the wheel that it built of an earlier state of this code, of the same version.
 RUN --mount=type=cache,target=/root/.cache/uv \
     uv sync --locked --no-dev --no-editable --reinstall-package tickloom

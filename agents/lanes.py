@@ -66,6 +66,7 @@ class Lanes:
         metrics: LaneMetrics,
         models: Models | None = None,
         worker: str = "",
+        features_every_ms: int | None = None,
     ) -> None:
         """Attach the agent, the table and the timers to ``app``.
 
@@ -78,6 +79,7 @@ class Lanes:
             metrics: where everything is counted.
             models: what lanes swap to; None for the one of ``new_lane``, for ever.
             worker: this one's name.
+            features_every_ms: which feature rows are published, as `FeatureTap` takes it; None for none.
         """
         self.app = app
         self.health = health
@@ -95,7 +97,7 @@ class Lanes:
             value_type=bytes,
             partitions=partitions,
         )
-        self._outlet = Outlet(app, metrics, models)
+        self._outlet = Outlet(app, metrics, models, features_every_ms)
         self._swapping = None if models is None else Swapping(app, models, metrics, worker, self._is_held)
         self._recovery = Recovery(app, self.table, partitions, metrics)
         ticks = app.topic(TICKS, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw")

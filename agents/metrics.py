@@ -33,6 +33,7 @@ class LaneMetrics:
         self.rejected: Counter[tuple[str, str]] = Counter()  # by symbol and reason
         self.marked: Counter[tuple[str, str]] = Counter()  # by symbol and mark
         self.predictions = 0
+        self.feature_rows = 0  # published
         self._named: set[bytes] = set()
         self.stages = StageLatencies(("source_to_consumed", "features", "inference", "publish"))
         self.models = ModelMetrics(registry)
@@ -113,6 +114,7 @@ class LaneMetrics:
             blocks.add_metric([outcome], count)
         yield blocks
         yield CounterMetricFamily("tickloom_predictions", "Predictions sent", value=self.predictions)
+        yield CounterMetricFamily("tickloom_feature_rows", "Rows of features published", value=self.feature_rows)
         symbols = GaugeMetricFamily("tickloom_lane_symbols", "Symbols in a lane", labels=["partition"])
         for partition, count in self.symbols.items():
             symbols.add_metric([str(partition)], count)

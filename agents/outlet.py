@@ -1,10 +1,12 @@
-"""What lanes send: predictions, rejected ticks, bytes that are no ticks, and what challengers predict."""
+"""What lanes send: predictions, rejected ticks, features, bytes that are no ticks, and what challengers predict."""
 
 import asyncio
 import logging
 import time
 from typing import Any, Final
 
+from agents import features
+from agents.feature_tap import FeatureTap
 from agents.inference import Challengers
 from agents.lane import LaneOutput
 from agents.metrics import LaneMetrics
@@ -12,8 +14,9 @@ from agents.owned import OwnedLane
 from agents.timeline import Blocks
 from stream.app import TickloomApp
 from stream.errors import RecordError
+from stream.feature_blocks import features_per_block
 from stream.records import MAX_BLOCK_RECORDS, Records, encode_block
-from stream.topics import PREDICTIONS, REJECTED_TICKS, SHADOW_PREDICTIONS
+from stream.topics import FEATURES, PREDICTIONS, REJECTED_TICKS, SHADOW_PREDICTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -24,14 +27,23 @@ _MAX_UNACKNOWLEDGED: Final = 256
 class Outlet:
     """Applies blocks to lanes, and sends what comes of it."""
 
-    def __init__(self, app: TickloomApp, metrics: LaneMetrics, challengers: Challengers | None) -> None:
+    def __init__(
+        self,
+        app: TickloomApp,
+        metrics: LaneMetrics,
+        challengers: Challengers | None,
+        features_every_ms: int | None = None,
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._challengers = challengers
+        self._features_every_ms = features_every_ms
 
     async def apply(self, owned: OwnedLane, blocks: Blocks) -> None:
         """Apply blocks and send what they became. While symbols switch to another model it is one at a time."""
         groups = list(owned.lane.groups(blocks))
+        if self._features_every_ms is not None and owned.tap is None:
+            owned.tap = FeatureTap(owned.lane.windows, self._features_every_ms)
         for group in groups:
             await self._await_record(owned, group[-1][0])
             output = owned.lane.apply(group)
@@ -73,6 +85,11 @@ class Outlet:
         output.predictions["published_ns"] = owned.lane.clock()
         for topic, records in ((PREDICTIONS, output.predictions), (REJECTED_TICKS, output.rejected)):
             owned.sends += await self._send_blocks(topic, records, owned.lane.partition)
+        if owned.tap is not None:
+            rows = owned.tap.take(output)
+            per_block = features_per_block(features.COUNT)
+            owned.sends += await self._send_blocks(FEATURES, rows, owned.lane.partition, per_block)
+            self._metrics.feature_rows += len(rows)
 
     async def _shadow(self, owned: OwnedLane, output: LaneOutput) -> None:
         """Send what challengers predict. Nobody waits for it, and what fails is counted and stays so."""
@@ -85,10 +102,12 @@ class Outlet:
             sent.add_done_callback(self._on_shadow_sent)
         self._metrics.models.shadow_predictions += len(predictions)
 
-    async def _send_blocks(self, topic: str, records: Records, partition: int) -> "list[asyncio.Future[Any]]":
+    async def _send_blocks(
+        self, topic: str, records: Records, partition: int, per_block: int = MAX_BLOCK_RECORDS
+    ) -> "list[asyncio.Future[Any]]":
         sent = []
-        for start in range(0, len(records), MAX_BLOCK_RECORDS):
-            block = encode_block(records[start : start + MAX_BLOCK_RECORDS])
+        for start in range(0, len(records), per_block):
+            block = encode_block(records[start : start + per_block])
             sent.append(await self._app.producer.send(topic, None, block, partition, None, None))
         return sent
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from agents.checkpoint import LastBlock
+from agents.feature_tap import FeatureTap
 from agents.lane import Lane
 from agents.swaps import Swap
 
@@ -58,3 +59,4 @@ class OwnedLane:
     # Swaps whose records the brokers may not have: (offset, the acknowledgement). Nothing from there on is applied.
     unrecorded: list[tuple[int, "asyncio.Future[Any]"]] = field(default_factory=list)
     pace: Pace = field(default_factory=Pace)
+    tap: FeatureTap | None = None  # from the first block on that features are published of

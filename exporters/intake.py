@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from exporters.metrics import IntakeMetrics
 from exporters.sequence import Accepted, Sequencer
 from stream.errors import RecordError
-from stream.records import PREDICTION, SYMBOL_BYTES, Records, decode_block, join_records
+from stream.records import PREDICTION, SYMBOL_BYTES, TICK, Records, decode_block, join_records
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,12 @@ _OFFSETS: Final = 1 << 47
 _INDICES: Final = 1 << 16
 _FINITE: Final = ("ref_price", "p_down", "p_flat", "p_up", "expected_return_bps")
 _REASONS_LOGGED: Final = 20  # lines about bad input; after that it is only counted
+
+
+# A tick and where it stands in the topic `ticks`.
+PLACED_TICK: Final = np.dtype(
+    [("tick", TICK), ("source_index", "<u4"), ("source_partition", "<i4"), ("source_offset", "<i8")]
+)
 
 
 class Message(Protocol):
@@ -76,6 +82,25 @@ class PlainIntake:
 
     def forget_everything(self) -> None:
         """Nothing was remembered."""
+
+
+class TickIntake(PlainIntake):
+    """Decodes blocks of ticks, and notes where each stands."""
+
+    def __init__(self, metrics: IntakeMetrics) -> None:
+        super().__init__(TICK, metrics)
+
+    def read(self, partition: int, messages: Iterable[Message]) -> Accepted:
+        """Return every tick that can be read, in order: ``PLACED_TICK[N]``."""
+        parts = [(message.offset, super().read(partition, [message]).rows) for message in messages]
+        placed = np.zeros(sum(len(ticks) for _, ticks in parts), PLACED_TICK)
+        placed["source_partition"] = partition
+        start = 0
+        for offset, ticks in parts:
+            here = placed[start : start + len(ticks)]
+            here["tick"], here["source_offset"], here["source_index"] = ticks, offset, np.arange(len(ticks))
+            start += len(ticks)
+        return Accepted(placed)
 
 
 class Intake:

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from exporters.batch import Sink
 from exporters.consume import Consumption
-from exporters.intake import Intake, PlainIntake
+from exporters.intake import Door, Intake, PlainIntake
 from exporters.metrics import IntakeMetrics, SinkMetrics
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
@@ -30,6 +30,7 @@ class SideFlow:
     topic: str
     dtype: np.dtype[np.void]
     name: str  # of its rows, as in metrics and the group
+    door: Callable[[IntakeMetrics], Door] | None = None  # how they are read; none: blocks of ``dtype``, as they are
 
 
 def group_of(exporter: str) -> str:
@@ -80,8 +81,9 @@ async def run_sink(
     intake = Intake(intake_metrics)
     consumptions = [consume(topic=PREDICTIONS, group=group_of(exporter), intake=intake, metrics=sink_metrics)]
     for flow, metrics in zip(side_flows, side_metrics, strict=True):
-        group, plain = group_of(f"{exporter}-{flow.name}"), PlainIntake(flow.dtype, intake_metrics)
-        consumptions.append(consume(topic=flow.topic, group=group, intake=plain, metrics=metrics))
+        group = group_of(f"{exporter}-{flow.name}")
+        door = PlainIntake(flow.dtype, intake_metrics) if flow.door is None else flow.door(intake_metrics)
+        consumptions.append(consume(topic=flow.topic, group=group, intake=door, metrics=metrics))
     try:
         async with TelemetryServer(health, registry, figures, settings.host, settings.exporter_port) as telemetry:
             if on_ready is not None:

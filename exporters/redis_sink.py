@@ -22,36 +22,19 @@ from typing import Any, Final
 
 import numpy as np
 import orjson
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
-from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
-    TimeoutError as RedisTimeoutError,
-)
+from redis.exceptions import RedisError
 
 from exporters.batch import Batch
 from exporters.fields import prediction_fields
 from exporters.newest import Newest, last_of_each
 from exporters.process import OnReady, run_sink
+from exporters.redis_server import PREFIX, RedisServer, prediction_key
 from stream.errors import SettingsError, SinkUnavailable
 from stream.records import MAX_BLOCK_RECORDS, Records, encode_block
 from stream.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-PREFIX: Final = "tickloom:"
 HASH_FIELDS: Final = (
     # The script compares the first three.
     "seq",
@@ -69,8 +52,6 @@ HASH_FIELDS: Final = (
     "published_ns",
     "source_partition",
 )
-# A healthy server answers in a millisecond; more than this and we keep the batch and try again, which is harmless.
-_TIMEOUT_S: Final = 1.0
 _SYMBOLS_A_CALL: Final = 1000  # other clients wait while a script runs: about 10 ms for this many
 _SCRIPT: Final = (files("exporters") / "redis_if_newer.lua").read_text("utf-8")
 
@@ -91,19 +72,8 @@ class RedisSink:
             SettingsError: not such a URL.
         """
         self.name = "redis"
-        try:
-            # Our caller retries, with the patience that it has; redis-py must not add its own.
-            self._redis: Redis = Redis.from_url(
-                url,
-                protocol=2,
-                socket_timeout=_TIMEOUT_S,
-                socket_connect_timeout=_TIMEOUT_S,
-                retry=Retry(NoBackoff(), 0),
-            )
-        except ValueError as error:
-            raise SettingsError(f"setting 'redis' is not a Redis URL: {error}") from None
-        where = self._redis.connection_pool.connection_kwargs
-        self._where = f"Redis at {where.get('host', 'localhost')}:{where.get('port', 6379)}"
+        self._server = RedisServer(url)
+        self._redis = self._server.client
         self._script = self._redis.register_script(_SCRIPT)
         self._ttl_s, self._stream_maxlen, self._prefix = ttl_s, stream_maxlen, prefix
         self._mark = f"{prefix}exporter:{uuid.uuid4().hex[:12]}"
@@ -124,7 +94,7 @@ class RedisSink:
                 await self._warm()
                 await self._call("write", batch.epoch, rows, self._frames(rows))
         except (RedisError, OSError) as error:
-            raise SinkUnavailable(self._explain(error)) from error
+            raise SinkUnavailable(self._server.explain(error)) from error
         self._newest.put(rows)
         self._epoch = batch.epoch
 
@@ -138,16 +108,18 @@ class RedisSink:
             if await self._redis.exists(self._mark) == 0:
                 await self._warm()
         except (RedisError, OSError) as error:
-            raise SinkUnavailable(self._explain(error)) from error
+            raise SinkUnavailable(self._server.explain(error)) from error
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._redis.aclose()
+        await self._server.close()
 
     async def _warm(self) -> None:
         rows = self._newest.rows()
         if len(rows):
-            logger.warning("%s was emptied: writing the newest predictions of %d symbols", self._where, len(rows))
+            logger.warning(
+                "%s was emptied: writing the newest predictions of %d symbols", self._server.where, len(rows)
+            )
         for start in range(0, max(1, len(rows)), _SYMBOLS_A_CALL):
             await self._call("warm", self._epoch, rows[start : start + _SYMBOLS_A_CALL], [])
 
@@ -156,7 +128,7 @@ class RedisSink:
         arguments: list[Any] = [mode, epoch, self._ttl_s, self._stream_maxlen, len(frames) // 2, *frames]
         arguments.append(" ".join(HASH_FIELDS))
         for fields in prediction_fields(last_of_each(rows)):
-            keys.append(f"{self._prefix}prediction:{fields['symbol']}")
+            keys.append(prediction_key(self._prefix, fields["symbol"]))
             arguments.append(orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY))
             arguments.append(" ".join([str(fields[name]) for name in HASH_FIELDS]))
         return int(await self._script(keys, arguments))
@@ -173,7 +145,7 @@ class RedisSink:
         symbols = sorted(batch.fresh)
         pipeline = self._redis.pipeline(transaction=False)
         for symbol in symbols:
-            key = f"{self._prefix}prediction:{symbol.decode()}"
+            key = prediction_key(self._prefix, symbol.decode())
             pipeline.hmget(key, ["seq", "source_offset", "source_index", "epoch"])
         unknown = np.ones(len(batch.rows), bool)
         for symbol, (seq, offset, index, epoch) in zip(symbols, await pipeline.execute(), strict=True):
@@ -183,24 +155,6 @@ class RedisSink:
                 newer |= (rows["source_offset"] == int(offset)) & (rows["source_index"] > int(index))
                 unknown &= newer | (rows["symbol"] != symbol)
         return unknown
-
-    def _explain(self, error: Exception) -> str:
-        match error:
-            case OutOfMemoryError():
-                return f"{self._where} is full (maxmemory): give it more memory, or a shorter redis_ttl_s"
-            case AuthenticationError() | NoPermissionError():
-                return f"{self._where} refuses our user or password: {error}"
-            case BusyLoadingError():
-                return f"{self._where} is still loading its data"
-            case ReadOnlyError():
-                return f"{self._where} is a read-only replica; the setting `redis` must name the primary"
-            case RedisTimeoutError() | TimeoutError() | asyncio.TimeoutError():
-                return f"{self._where} does not answer within {_TIMEOUT_S:g} s"
-            case RedisConnectionError() | OSError():
-                return f"{self._where} cannot be reached: {error}"
-            case ResponseError():
-                return f"{self._where} refuses our batch: {error}"
-        return f"{self._where}: {error!r}"
 
 
 async def run_redis(settings: Settings, stop: asyncio.Event, on_ready: OnReady | None = None) -> None:

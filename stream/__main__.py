@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stream.api_commands import api_cli
 from stream.errors import SettingsError, TickloomError
 from stream.logs import set_up_logging
 from stream.model_commands import models_cli
@@ -31,6 +32,7 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+cli.add_typer(api_cli)
 cli.add_typer(models_cli)
 cli.add_typer(retrain_cli)
 

@@ -37,12 +37,12 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         TickloomError: whatever stopped the lanes.
     """
     from agents import features
+    from agents.feature_tap import get_ready
     from agents.lane import Lane, compile_kernels
     from agents.lanes import Lanes
     from agents.metrics import LaneMetrics
     from agents.periods import Periods
     from agents.state_view import StateView
-    from agents.windows import Windows
     from models.feature_drift import FeatureDrift
     from models.predictor import load_predictor
     from models.service import ModelService
@@ -58,19 +58,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
     metrics = LaneMetrics(registry)
 
     def new_lane(partition: int) -> Lane:
-        lateness_ns, future_ns = int(settings.lateness_s * NS_PER_S), int(settings.future_s * NS_PER_S)
-        windows = Windows(
-            lateness_ns,
-            future_ns,
-            outcomes=metrics.outcomes,
-            outlier_bps=settings.outlier_bps,
-            outlier_scale=settings.outlier_scale,
-            partition=partition,
-            partitions=settings.partitions,
-            symbols=symbols,
-            periods=periods,
-        )
-        return Lane(partition, windows, predictor)
+        return Lane(partition, _new_windows(settings, partition, symbols, periods, metrics.outcomes), predictor)
 
     app = create_app(settings)
     models = ModelService(
@@ -84,7 +72,15 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         metrics.models,
     )
     lanes = Lanes(
-        app, settings.partitions, new_lane, settings.checkpoint_s, health, metrics, models, settings.worker_name
+        app,
+        settings.partitions,
+        new_lane,
+        settings.checkpoint_s,
+        health,
+        metrics,
+        models,
+        settings.worker_name,
+        settings.features_every_ms,
     )
     models.attach(lanes)
 
@@ -111,6 +107,8 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         tell_address(app, settings.host, server.port)
         if not await await_topics(settings, health, stop):
             return
+        if settings.features_every_ms is not None:
+            await get_ready(broker(settings), periods)
         await asyncio.to_thread(compile_kernels, predictor)
         async with models, drift.watching(lanes), nights:
             await app.start()
@@ -126,6 +124,22 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         raise lanes.failure
     if not stop.is_set():
         raise InvariantError(f"Faust stopped by itself: {app.crash_reason!r}") from app.crash_reason
+
+
+def _new_windows(settings: Settings, partition: int, symbols: Any, periods: Any, outcomes: Any) -> Any:
+    from agents.windows import Windows
+
+    return Windows(
+        int(settings.lateness_s * NS_PER_S),
+        int(settings.future_s * NS_PER_S),
+        outcomes=outcomes,
+        outlier_bps=settings.outlier_bps,
+        outlier_scale=settings.outlier_scale,
+        partition=partition,
+        partitions=settings.partitions,
+        symbols=symbols,
+        periods=periods,
+    )
 
 
 def freeze_garbage() -> None:
@@ -230,7 +244,8 @@ async def run_exchange(
 
 async def run_exporter(settings: Settings, stop: asyncio.Event, sink: str) -> None:
     """Write predictions to a sink until ``stop`` is set; then drain and commit."""
-    from exporters import clickhouse_sink, redis_sink
+    from exporters import redis_sink
+    from exporters.clickhouse import sink as clickhouse_sink
 
     await {"redis": redis_sink.run_redis, "clickhouse": clickhouse_sink.run_clickhouse}[sink](settings, stop)
 

@@ -1,4 +1,4 @@
-"""What flows: TICK, PREDICTION, REJECTED, OUTCOME and MODEL_EVENT records, and the block that carries them.
+"""What flows: TICK, PREDICTION, REJECTED, OUTCOME, MODEL_EVENT and FEATURES records, and their block.
 
 Everything that moves is a *block*: a 16-byte header and N fixed-width little-endian records, one Kafka
 message for each partition and millisecond or two. Decoding is ``np.frombuffer``: no parsing, no copy.
@@ -10,9 +10,13 @@ Evolution rules (golden-bytes tests hold them, ``tests/stream/test_records.py``)
 3. Fields are never reordered, renamed to mean something else, or removed.
 4. A field never changes its type or its unit.
 
+FEATURES end in as many values as there are features: new fields go before them. Features are append only as well,
+so that a block of fewer is widened with NaN. How many it has follows from the ``record_bytes`` of its header.
+
 A block of a version that we do not know is refused with `UnknownVersion`; it is never guessed at.
 """
 
+import functools
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
@@ -190,6 +194,31 @@ MODEL_EVENT: Final = np.dtype(
     ]
 )
 
+FEATURES_HEAD: Final = np.dtype(
+    [
+        ("symbol", f"S{SYMBOL_BYTES}"),
+        ("seq", "<u8"),  # of the prediction that was made of it
+        ("event_ns", "<i8"),
+        ("ref_price", "<f8"),
+        ("feature_hash", "<u8"),  # of the values, as in the prediction
+        ("names_id", "<u8"),  # what the values are called: agents/feature_names.py
+        ("source_offset", "<i8"),
+        ("source_index", "<u4"),
+        ("source_partition", "<i4"),
+        ("published_ns", "<i8"),  # handed to the producer, with its prediction
+    ]
+)
+
+
+FEATURE_BYTES: Final = 4
+
+
+@functools.cache
+def features_record(count: int) -> np.dtype[np.void]:
+    """Return the FEATURES record of ``count`` features: FEATURES_HEAD, and ``values``, ``float32[count]``."""
+    return np.dtype([*FEATURES_HEAD.descr, ("values", "<f4", (count,))])
+
+
 HEADER: Final = np.dtype(
     [
         ("magic", "S4"),
@@ -202,7 +231,8 @@ HEADER: Final = np.dtype(
 _HEADER: Final = struct.Struct("<4sHHII")  # the same: numpy takes 2 us for it
 MAGIC: Final = b"TLB1"
 _KINDS: Final = {TICK: (1, 1), PREDICTION: (2, 1), REJECTED: (3, 1), OUTCOME: (4, 1), MODEL_EVENT: (5, 1)}
-_NAMES: Final = {1: "TICK", 2: "PREDICTION", 3: "REJECTED", 4: "OUTCOME", 5: "MODEL_EVENT"}
+_FEATURES: Final = 6, 1
+_NAMES: Final = {1: "TICK", 2: "PREDICTION", 3: "REJECTED", 4: "OUTCOME", 5: "MODEL_EVENT", 6: "FEATURES"}
 
 # A block stays well below the broker's default limit of 1 MiB for a message, header and all.
 MAX_BLOCK_RECORDS: Final = 4096
@@ -219,10 +249,7 @@ def encode_block(records: Records) -> bytes:
     Raises:
         RecordError: no such record, not one-dimensional, or N is out of bounds.
     """
-    try:
-        kind, version = _KINDS[records.dtype]
-    except KeyError:
-        raise RecordError(f"a block holds {', '.join(_NAMES.values())} records, not {records.dtype}") from None
+    kind, version = _kind_of(records.dtype)
     if records.ndim != 1:
         raise RecordError(f"a block is a one-dimensional array of records, not one of shape {records.shape}")
     if not 1 <= len(records) <= MAX_BLOCK_RECORDS:
@@ -247,7 +274,7 @@ def decode_block(data: bytes, dtype: np.dtype[np.void]) -> Records:
     magic, kind, version, count, record_bytes = _HEADER.unpack_from(data)
     if magic != MAGIC:
         raise BadBlock(f"a block starts with {MAGIC!r}; these bytes start with {data[:4]!r}")
-    expected_kind, expected_version = _KINDS[dtype]
+    expected_kind, expected_version = _kind_of(dtype)
     if kind != expected_kind:
         raise BadBlock(f"expected a block of {_NAMES[expected_kind]}; this one is of {_NAMES.get(kind, kind)}")
     if version != expected_version:
@@ -260,6 +287,16 @@ def decode_block(data: bytes, dtype: np.dtype[np.void]) -> Records:
             f"right would be {HEADER.itemsize} + count x {dtype.itemsize} with count >= 1"
         )
     return np.frombuffer(data, dtype, count, HEADER.itemsize)
+
+
+def _kind_of(dtype: np.dtype[np.void]) -> tuple[int, int]:
+    known = _KINDS.get(dtype)
+    if known is None and dtype.names == (*(FEATURES_HEAD.names or ()), "values"):
+        count = (dtype.itemsize - FEATURES_HEAD.itemsize) // FEATURE_BYTES
+        known = _FEATURES if dtype == features_record(count) else None
+    if known is None:
+        raise RecordError(f"a block holds {', '.join(_NAMES.values())} records, not {dtype}")
+    return known
 
 
 def join_records(parts: Sequence[Records]) -> Records:

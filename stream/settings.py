@@ -75,6 +75,13 @@ class Settings(BaseModel):
     )
     future_s: float = Field(5.0, ge=0, le=1e9, description="a tick this much ahead of our clock is refused")
 
+    features_every_ms: int | None = Field(
+        None,
+        ge=0,
+        le=86_400_000,
+        description="publish feature rows: 0 all, else the first of a symbol in each so many ms; none: not at all",
+    )
+
     # Ticks that are not to be believed, see agents/validate.py.
     outlier_bps: float = Field(500.0, gt=0, le=1e9, description="a price may always be this far from the last one")
     outlier_scale: float = Field(
@@ -134,6 +141,16 @@ class Settings(BaseModel):
         None, min_length=1, description="the `iss` that a JWT must have; none is any"
     )
 
+    # The REST API and the page.
+    api_port: Port = Field(8080, description="REST API and page; 0 picks a free one")
+    api_title: str = Field("tickloom", min_length=1, max_length=80, description="what the page calls itself")
+    api_feed_url: str | None = Field(
+        None,
+        pattern="^wss?://",
+        description="ws[s]://HOST:PORT/feed as browsers reach it; none is the gateway's port",
+    )
+    api_timeout_s: float = Field(15.0, ge=0.1, le=600, description="an answer takes no longer than this")
+
     # What came of predictions.
     cost_bps: float = Field(1.0, ge=0, le=1e4, description="what a position is taken to cost, in and out again")
     outcome_patience_s: float = Field(
@@ -171,6 +188,12 @@ class Settings(BaseModel):
         if value.upper() not in ("DEBUG", "INFO", "WARNING", "ERROR"):
             raise ValueError("DEBUG, INFO, WARNING or ERROR")
         return value.upper()
+
+    @field_validator("features_every_ms", mode="before")
+    @classmethod
+    def _none_where_empty(cls, value: object) -> object:
+        # An unset variable that a compose file passes on arrives as an empty one.
+        return None if value == "" else value
 
     @field_validator("retrain_at")
     @classmethod

@@ -28,6 +28,8 @@ TICKS = "ticks"
 REJECTED_TICKS = "ticks.rejected"
 PREDICTIONS = "predictions"
 SHADOW_PREDICTIONS = "predictions.shadow"  # of challengers: stored, not served
+FEATURES = "features"  # feature rows, where the setting features_every_ms asks for them
+FEATURE_NAMES = "features.names"  # what their values are called: see agents/feature_names.py
 MODELS = "models"  # promotions, swaps and what workers serve: see models/promotion.py
 OUTCOMES = "outcomes"  # what came of predictions, served and shadow ones
 OUTCOME_STATE = "outcomes.state"  # what a restart of `tickloom outcomes` goes on from
@@ -51,7 +53,7 @@ class TopicSpec:
 
 
 def topic_specs(retention_hours: float) -> tuple[TopicSpec, ...]:
-    """Return every topic of tickloom. All but three have a partition for each lane: lane i reads and writes i."""
+    """Return every topic of tickloom. All but four have a partition for each lane: lane i reads and writes i."""
     keep = {"cleanup.policy": "delete", "retention.ms": str(int(retention_hours * 3600 * 1000))}
     return (
         TopicSpec(TICKS, keep),
@@ -69,6 +71,8 @@ def topic_specs(retention_hours: float) -> tuple[TopicSpec, ...]:
             },
         ),
         TopicSpec(SHADOW_PREDICTIONS, keep),
+        TopicSpec(FEATURES, keep),
+        TopicSpec(FEATURE_NAMES, {"cleanup.policy": "compact"}, partitions=1),
         TopicSpec(OUTCOMES, keep),
         TopicSpec(OUTCOME_STATE, {"cleanup.policy": "compact", "max.message.bytes": str(8 << 20)}),
         TopicSpec(MODEL_SCORES, {"cleanup.policy": "compact"}, partitions=1),

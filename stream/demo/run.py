@@ -130,8 +130,10 @@ class _Demo:
             update["clickhouse"] = SecretStr(self.servers.clickhouse.url)
         if self.servers.redis is not None:
             update["redis"] = SecretStr(self.servers.redis.url)
-        if self.settings.gateway_port == 0 or answers(self.settings.gateway_port):
-            update["gateway_port"] = free_port()
+        for name in ("gateway_port", "api_port"):
+            port = getattr(self.settings, name)
+            if port == 0 or answers(port):
+                update[name] = free_port()
         self.settings = self.settings.model_copy(update=update)
 
     async def _start_parts(self) -> None:
@@ -147,8 +149,9 @@ class _Demo:
             Role("clickhouse", ["export", "clickhouse"], {}),
             Role("outcomes", ["outcomes"], {}),
             Role("gateway", ["gateway"], {}),
+            Role("api", ["api"], {}),
         ]
-        self._say("starting workers, exporters and the gateway (the first start compiles the kernels)")
+        self._say("starting workers, exporters, the gateway and the API (the first start compiles the kernels)")
         await self._start([Part(role, settings, self.root) for role in roles])
         self._say(f"starting the source: {self.options.source}")
         await self._start([Part(self._source(), settings, self.root)])
@@ -229,6 +232,7 @@ class _Demo:
             "kafka": settings.kafka or "",
             "redis": without_password(settings.redis.get_secret_value()),
             "clickhouse": without_password(settings.clickhouse.get_secret_value()),
+            "api": f"http://{settings.host}:{settings.api_port}/docs",
         }
         return Glance(
             f"tickloom: {self.options.source}",

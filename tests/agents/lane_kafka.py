@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
-from lane_worker import PARTITIONS
+from lane_worker import FEATURES_EVERY_MS, PARTITIONS
 from markets import FUTURE_NS, LATENESS_NS, Feed
 from recurrent import Recurrent
 
+from agents import features
+from agents.feature_tap import FeatureTap
 from agents.lane import Lane
 from agents.windows import Windows
+from stream.feature_blocks import decode_features
 from stream.records import (
     PREDICTION,
     PREDICTION_CONTENT_BYTES,
@@ -20,9 +23,10 @@ from stream.records import (
     Records,
     decode_block,
     encode_block,
+    features_record,
     partition_of,
 )
-from stream.topics import PREDICTIONS, TICKS
+from stream.topics import FEATURES, PREDICTIONS, TICKS
 
 PATIENCE_S = 60.0
 Identity = tuple[bytes, int]
@@ -61,6 +65,12 @@ class Kafka:
         every = np.concatenate([np.zeros(0, PREDICTION), *blocks])
         return every[np.char.startswith(every["symbol"], prefix.encode())]
 
+    async def features(self, prefix: str) -> Records:
+        """Return every row of features of symbols that start so, repetitions included."""
+        blocks = [decode_features(message.value, features.COUNT) for message in await self.read(FEATURES)]
+        every = np.concatenate([np.zeros(0, features_record(features.COUNT)), *blocks])
+        return every[np.char.startswith(every["symbol"], prefix.encode())]
+
     async def ticks(self, prefix: str) -> list[tuple[int, int, Records]]:
         """Return (partition, offset, ticks) of each block of ticks of symbols that start so."""
         found = []
@@ -96,6 +106,22 @@ def undisturbed(blocks: list[tuple[int, int, Records]]) -> dict[Identity, set[by
     lanes = {number: Lane(number, Windows(LATENESS_NS, FUTURE_NS), Recurrent()) for number in range(PARTITIONS)}
     outputs = [lanes[number].apply([(offset, ticks)]).predictions for number, offset, ticks in blocks]
     return identities(np.concatenate([np.zeros(0, PREDICTION), *outputs]))
+
+
+def feature_contents(rows: Records) -> dict[Identity, set[bytes]]:
+    """Return the different rows of features of each (symbol, seq), without where and when they were sent."""
+    seen: dict[Identity, set[bytes]] = {}
+    for row in rows:
+        content = b"".join(row[name].tobytes() for name in ("event_ns", "feature_hash", "names_id", "values"))
+        seen.setdefault((row["symbol"].item(), int(row["seq"])), set()).add(content)
+    return seen
+
+
+def undisturbed_features(blocks: list[tuple[int, int, Records]]) -> dict[Identity, set[bytes]]:
+    lanes = {number: Lane(number, Windows(LATENESS_NS, FUTURE_NS), Recurrent()) for number in range(PARTITIONS)}
+    taps = {number: FeatureTap(lane.windows, FEATURES_EVERY_MS) for number, lane in lanes.items()}
+    rows = [taps[number].take(lanes[number].apply([(offset, ticks)])) for number, offset, ticks in blocks]
+    return feature_contents(np.concatenate(rows))
 
 
 def trades(feed: Feed, prefix: str, rounds: int, symbols: int = 8) -> Records:

@@ -17,6 +17,7 @@ from stream.settings import Settings
 from stream.telemetry import Health
 
 PARTITIONS = 4
+FEATURES_EVERY_MS = 20  # ticks of these tests are 1 ms apart, of 8 symbols in turn
 
 
 class Worker:
@@ -29,7 +30,15 @@ class Worker:
         self.metrics = LaneMetrics(CollectorRegistry())
         self.health = Health(name)
         self.app = create_app(settings)
-        self.lanes = Lanes(self.app, PARTITIONS, self._lane, settings.checkpoint_s, self.health, self.metrics)
+        self.lanes = Lanes(
+            self.app,
+            PARTITIONS,
+            self._lane,
+            settings.checkpoint_s,
+            self.health,
+            self.metrics,
+            features_every_ms=FEATURES_EVERY_MS,
+        )
 
     def _lane(self, partition: int) -> Lane:
         windows = Windows(LATENESS_NS, FUTURE_NS, outcomes=self.metrics.outcomes)

@@ -12,7 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 from aiokafka.errors import KafkaTimeoutError
-from lane_kafka import Kafka, NewWorker, identities, trades, undisturbed, until
+from lane_kafka import (
+    Kafka,
+    NewWorker,
+    feature_contents,
+    identities,
+    trades,
+    undisturbed,
+    undisturbed_features,
+    until,
+)
 from lane_worker import PARTITIONS
 from markets import Feed
 
@@ -146,8 +155,9 @@ async def load(kafka_io: Kafka, prefix: str) -> AsyncIterator[None]:
 
 
 async def finish(kafka_io: Kafka, new_worker: NewWorker, prefix: str) -> None:
-    """Let a last worker take up what is left; compare all predictions with those of an undisturbed run."""
-    expected = undisturbed(await kafka_io.ticks(prefix))
+    """Let a last worker take up what is left; compare all that was sent with that of an undisturbed run."""
+    ticks = await kafka_io.ticks(prefix)
+    expected = undisturbed(ticks)
     async with new_worker("last"):
 
         async def complete() -> bool:
@@ -155,6 +165,9 @@ async def finish(kafka_io: Kafka, new_worker: NewWorker, prefix: str) -> None:
 
         await until(complete, "every tick is predicted")
     assert identities(await kafka_io.predictions(prefix)) == expected
+    features = feature_contents(await kafka_io.features(prefix))
+    assert features == undisturbed_features(ticks)
+    assert 0 < len(features) < len(expected)
 
 
 async def test_stopping_and_starting_under_load_loses_and_changes_nothing(

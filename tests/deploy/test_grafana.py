@@ -10,7 +10,7 @@ import yaml
 from clickhouse_driver import Client
 from prometheus_client import CollectorRegistry
 
-from exporters.clickhouse_schema import migrate
+from exporters.clickhouse.schema import migrate
 from exporters.feed_metrics import FeedMetrics
 from stream.embedded.clickhouse import EmbeddedClickHouse
 

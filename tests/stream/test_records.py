@@ -31,6 +31,7 @@ from stream.records import (
     empty_ticks,
     encode_block,
     encode_symbol,
+    features_record,
     join_records,
     partition_of,
 )
@@ -91,6 +92,15 @@ GOLDEN_MODEL_EVENT = bytes.fromhex("""
     03000000 00000000 697420776173 20776f727365
 """) + bytes(156)
 
+GOLDEN_FEATURES = bytes.fromhex("""
+    544c4231 0600 0100 01000000 78000000
+
+    4141504c0000000000000000000000000000000000000000
+    0100000000000000 0200000000000000 0000000000b06740 ffffffffffffffff 0400000000000000
+    0700000000000000 05000000 06000000 0c00000000000000
+    0000803e 0000003f 0000c0bf 00007942 00000000 000080bf 00002041 00247449
+""")
+
 LAYOUTS = {
     "HEADER": (HEADER, 16, "magic S4 0, kind <u2 4, version <u2 6, count <u4 8, record_bytes <u4 12"),
     "TICK": (
@@ -127,6 +137,13 @@ LAYOUTS = {
         224,
         "at_ns <i8 0, event_ns <i8 8, model_id <u8 16, other_id <u8 24, value <f8 32, predictions <u8 40, "
         "kind <u4 48, reserved <u4 52, detail S168 56",
+    ),
+    # Of 8 features; of others, only the last field is longer.
+    "FEATURES": (
+        features_record(8),
+        120,
+        "symbol S24 0, seq <u8 24, event_ns <i8 32, ref_price <f8 40, feature_hash <u8 48, names_id <u8 56, "
+        "source_offset <i8 64, source_index <u4 72, source_partition <i4 76, published_ns <i8 80, values V32 88",
     ),
 }
 
@@ -167,6 +184,13 @@ def golden_model_event() -> Records:
     return record
 
 
+def golden_features() -> Records:
+    record = np.zeros(1, features_record(8))
+    values = (0.25, 0.5, -1.5, 62.25, 0.0, -1.0, 10.0, 1e6)
+    record[0] = (b"AAPL", 1, 2, 189.5, 2**64 - 1, 4, 7, 5, 6, 12, values)
+    return record
+
+
 @pytest.mark.parametrize(
     ("records", "block"),
     [
@@ -175,8 +199,9 @@ def golden_model_event() -> Records:
         (golden_rejected(), GOLDEN_REJECTED),
         (golden_outcome(), GOLDEN_OUTCOME),
         (golden_model_event(), GOLDEN_MODEL_EVENT),
+        (golden_features(), GOLDEN_FEATURES),
     ],
-    ids=["TICK", "PREDICTION", "REJECTED", "OUTCOME", "MODEL_EVENT"],
+    ids=["TICK", "PREDICTION", "REJECTED", "OUTCOME", "MODEL_EVENT", "FEATURES"],
 )
 def test_the_bytes_of_a_block_never_change(records: Records, block: bytes) -> None:
     assert encode_block(records).hex() == block.hex()
@@ -282,13 +307,23 @@ def test_the_largest_block_fits_into_a_message_of_a_broker_with_defaults(dtype: 
         (np.zeros(0, TICK), "1 to 4096 records, not 0"),
         (np.zeros(MAX_BLOCK_RECORDS + 1, TICK), "1 to 4096 records, not 4097"),
         (np.zeros(3), "not float64"),
-        (np.zeros(3, TICK)[["symbol", "price"]], "OUTCOME, MODEL_EVENT records"),
-        (np.zeros(3, TICK.newbyteorder(">")), "OUTCOME, MODEL_EVENT records"),
+        (np.zeros(3, TICK)[["symbol", "price"]], "MODEL_EVENT, FEATURES records"),
+        (np.zeros(3, features_record(8).newbyteorder(">")), "MODEL_EVENT, FEATURES records"),
+        (np.zeros(3, TICK.newbyteorder(">")), "MODEL_EVENT, FEATURES records"),
         # These once made a block whose header said 13 records, and 2: both lies.
         (np.zeros(3, TICK)[0], "one-dimensional"),
         (np.zeros((2, 3), TICK), "one-dimensional"),
     ],
-    ids=["none", "too many", "floats", "a part of the fields", "big-endian", "a single record", "two dimensions"],
+    ids=[
+        "none",
+        "too many",
+        "floats",
+        "a part of the fields",
+        "big-endian values",
+        "big-endian",
+        "a single record",
+        "two dimensions",
+    ],
 )
 def test_what_is_not_a_block_is_not_encoded(records: Any, message: str) -> None:
     with pytest.raises(RecordError, match=message):

@@ -14,6 +14,7 @@ from stream.settings import Settings
 from stream.telemetry import Health
 from stream.topics import (
     APP_ID,
+    FEATURE_NAMES,
     MODEL_EVENTS,
     MODEL_SCORES,
     MODELS,
@@ -58,7 +59,8 @@ async def test_topics_are_created_once_with_their_partitions(kafka: EmbeddedKafk
         [answer] = await admin.describe_configs([resource])
     finally:
         await admin.close()
-    right = {spec.name: PARTITIONS for spec in topic_specs(24.0)} | {MODELS: 1, MODEL_SCORES: 1, MODEL_EVENTS: 1}
+    one = dict.fromkeys((MODELS, MODEL_SCORES, MODEL_EVENTS, FEATURE_NAMES), 1)
+    right = {spec.name: PARTITIONS for spec in topic_specs(24.0)} | one
     assert {spec.name: seen[spec.name] for spec in topic_specs(24.0)} == right
     values = {entry[0]: entry[1] for entry in answer.resources[0][4]}
     assert values["cleanup.policy"] == "compact"

@@ -48,7 +48,7 @@ def migrations() -> list[tuple[int, str, list[str]]]:
         InvariantError: a file's name does not start with its number.
     """
     found = []
-    for file in (files("exporters") / "migrations").iterdir():
+    for file in (files("exporters.clickhouse") / "migrations").iterdir():
         if file.name.endswith(".sql"):
             number = re.match(r"(\d{4})_", file.name)
             if number is None:

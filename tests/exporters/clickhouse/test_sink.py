@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporters.batch import Batch
-from exporters.clickhouse_sink import ClickHouseSink, run_clickhouse
+from exporters.clickhouse.sink import ClickHouseSink, run_clickhouse
 from models.live_scores import HOUR_NS, rows_of_sums, scores_of
 from stream.embedded.clickhouse import EmbeddedClickHouse
 from stream.errors import SettingsError, SinkRejected, SinkUnavailable

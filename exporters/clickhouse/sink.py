@@ -21,19 +21,25 @@ from clickhouse_driver import Client, errors
 from clickhouse_driver.util.helpers import parse_url
 
 from exporters.batch import Batch
-from exporters.clickhouse_rows import TABLES, Table
-from exporters.clickhouse_schema import migrate
+from exporters.clickhouse.rows import TABLES, Table
+from exporters.clickhouse.schema import migrate
+from exporters.intake import PLACED_TICK, TickIntake
 from exporters.process import OnReady, SideFlow, run_sink
 from stream.errors import SettingsError, SinkError, SinkRejected, SinkUnavailable
-from stream.records import MODEL_EVENT, OUTCOME, Records
+from stream.records import MODEL_EVENT, OUTCOME, REJECTED, Records
 from stream.settings import Settings
-from stream.topics import MODEL_EVENTS, OUTCOMES
+from stream.topics import MODEL_EVENTS, OUTCOMES, REJECTED_TICKS, TICKS
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_SIDE_FLOWS: Final = (SideFlow(OUTCOMES, OUTCOME, "outcomes"), SideFlow(MODEL_EVENTS, MODEL_EVENT, "model_events"))
+_SIDE_FLOWS: Final = (
+    SideFlow(TICKS, PLACED_TICK, "ticks", TickIntake),
+    SideFlow(REJECTED_TICKS, REJECTED, "rejected"),
+    SideFlow(OUTCOMES, OUTCOME, "outcomes"),
+    SideFlow(MODEL_EVENTS, MODEL_EVENT, "model_events"),
+)
 
 _PATIENCE: Final = {"connect_timeout": 5, "send_receive_timeout": 10, "sync_request_timeout": 5}  # s
 _SETTINGS: Final = {
@@ -192,7 +198,7 @@ def _by_days(rows: Records, table: Table) -> Iterator[Records]:
     if table.partitioned_by is None:
         yield rows
         return
-    days = rows[table.partitioned_by] // _DAY_NS
+    days = table.partitioned_by(rows) // _DAY_NS
     different = np.unique(days)
     if len(different) <= _DAYS_AN_INSERT:
         yield rows

@@ -8,7 +8,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.records import MODEL_EVENT, OUTCOME, PREDICTION, Records
+from exporters.intake import PLACED_TICK
+from stream.records import MODEL_EVENT, OUTCOME, PREDICTION, REJECTED, Records, Reject, TickKind
 
 _PREDICTION_TIMES: Final = ("event", "recv", "consumed", "features", "inferred", "published")
 _OUTCOME_TIMES: Final = ("event", "from", "resolved")
@@ -17,12 +18,12 @@ _EVENT_TIMES: Final = ("at", "event")
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the schema (exporters/migrations), and the record that it holds."""
+    """A table of the schema (exporters/clickhouse/migrations), and the record that it holds."""
 
     name: str
     columns: tuple[str, ...]
     values: Callable[[Records, str], list[Any]]  # of rows and the epoch, in the order of the columns
-    partitioned_by: str | None  # the field whose days are the table's partitions
+    partitioned_by: Callable[[Records], NDArray[np.int64]] | None  # the ns whose days are the table's partitions
 
     @property
     def insert(self) -> str:
@@ -80,8 +81,47 @@ def _event_values(rows: Records, epoch: str) -> list[Any]:
     return [*_numbers(rows, _EVENT_NUMBERS), *_times(rows, _EVENT_TIMES), kinds, details, np.full(len(rows), epoch)]
 
 
+_TICK_NUMBERS: Final = (
+    "source_seq",
+    "price",
+    "size",
+    "bid",
+    "ask",
+    "bid_size",
+    "ask_size",
+    "stream_id",
+)
+_PLACE: Final = ("source_partition", "source_offset", "source_index")
+_TICK_TIMES: Final = ("event", "recv")
+_TICK_COLUMNS: Final = ("symbol", *_TICK_NUMBERS, "event_time", "recv_time", "kind", "side")
+
+
+def _tick_values(ticks: Records) -> list[Any]:
+    known = (ticks["kind"] >= 1) & (ticks["kind"] <= max(TickKind))
+    kinds, sides = np.where(known, ticks["kind"], 0).astype(np.int8), np.clip(ticks["side"], -1, 1).astype(np.int8)
+    return [ticks["symbol"].astype("U"), *_numbers(ticks, _TICK_NUMBERS), *_times(ticks, _TICK_TIMES), kinds, sides]
+
+
+def _placed_values(rows: Records, epoch: str) -> list[Any]:
+    # Higher for what stands earlier.
+    rank = ~((rows["source_offset"].astype(np.uint64) << np.uint64(12)) + rows["source_index"])
+    ingested = np.full(len(rows), time.time_ns()).view("datetime64[ns]")
+    return [*_tick_values(rows["tick"]), *_numbers(rows, _PLACE), ingested, rank, np.full(len(rows), epoch)]
+
+
+def _rejected_values(rows: Records, epoch: str) -> list[Any]:
+    known = (rows["reason"] >= 1) & (rows["reason"] <= max(Reject))
+    reasons = np.where(known, rows["reason"], 0).astype(np.int8)
+    ingested = np.full(len(rows), time.time_ns()).view("datetime64[ns]")
+    return [*_tick_values(rows["tick"]), *_numbers(rows, _PLACE), ingested, reasons, np.full(len(rows), epoch)]
+
+
 def _named(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(f"{name}_time" for name in names)
+
+
+def _event_ns(rows: Records) -> NDArray[np.int64]:
+    return rows["event_ns"]
 
 
 TABLES: Final = {
@@ -89,18 +129,30 @@ TABLES: Final = {
         "predictions",
         ("symbol", *_PREDICTION_NUMBERS, *_named(_PREDICTION_TIMES), "ingested_time", "epoch"),
         _prediction_values,
-        "event_ns",
+        _event_ns,
     ),
     OUTCOME: Table(
         "outcomes",
         ("symbol", *_OUTCOME_NUMBERS, "horizon_ns", *_named(_OUTCOME_TIMES), "knows_fallback", "epoch"),
         _outcome_values,
-        "event_ns",
+        _event_ns,
     ),
     MODEL_EVENT: Table(
         "model_events",
         (*_EVENT_NUMBERS, *_named(_EVENT_TIMES), "kind", "detail", "epoch"),
         _event_values,
+        None,
+    ),
+    PLACED_TICK: Table(
+        "ticks",
+        (*_TICK_COLUMNS, *_PLACE, "ingested_time", "rank", "epoch"),
+        _placed_values,
+        lambda rows: _event_ns(rows["tick"]),
+    ),
+    REJECTED: Table(
+        "rejected",
+        (*_TICK_COLUMNS, *_PLACE, "ingested_time", "reason", "epoch"),
+        _rejected_values,
         None,
     ),
 }

@@ -1,0 +1,47 @@
+-- Bollinger bands
+--
+-- Where is the close within its Bollinger bands, and how wide are they?
+--
+-- Section: Prices
+-- Parameters:
+--   {symbol:String} = SIM.ALPHA: the symbol
+--   {minutes:UInt32} = 1: length of a bar
+--   {period:UInt32} = 20: bars of the bands
+--   {sigmas:Float64} = 2: standard deviations from the middle to a band
+--   {from:DateTime64(9, 'UTC')} = 1970-01-01 00:00:00: from this event time on, UTC
+--   {to:DateTime64(9, 'UTC')} = 2200-01-01 00:00:00: before this event time, UTC
+-- Columns:
+--   time: when the bar began
+--   close: last price
+--   middle: mean of the last closes
+--   lower: lower band
+--   upper: upper band
+--   percent_b: 0 at the lower band, 1 at the upper one; 0.5 while flat
+--   width_bps: (upper - lower) / middle, in bps
+-- Notes: the engine's bar_60s_bollinger_20_*
+-- Source: Bollinger, "Bollinger on Bollinger Bands", 2001
+WITH bars AS
+(
+    SELECT
+        toStartOfInterval(b.bar_time, toIntervalMinute({minutes:UInt32})) AS time,
+        max(b.high) AS high,
+        min(b.low) AS low,
+        argMax(b.close, b.bar_time) AS close
+    FROM v_bars_1m AS b
+    WHERE b.symbol = {symbol:String}
+        AND b.bar_time >= {from:DateTime64(9, 'UTC')}
+        AND b.bar_time < {to:DateTime64(9, 'UTC')}
+    GROUP BY time
+)
+SELECT
+    time,
+    close,
+    avg(close) OVER recent AS middle,
+    middle - {sigmas:Float64} * stddevPopStable(close) OVER recent AS lower,
+    middle + {sigmas:Float64} * stddevPopStable(close) OVER recent AS upper,
+    -- Below a thousandth of a bp a band is rounding.
+    if(upper - lower <= close * 1e-7, 0.5, (close - lower) / (upper - lower)) AS percent_b,
+    if(upper - lower <= close * 1e-7, 0, (upper - lower) / middle * 1e4) AS width_bps
+FROM bars
+WINDOW recent AS (ORDER BY time ROWS BETWEEN {period:UInt32} - 1 PRECEDING AND CURRENT ROW)
+ORDER BY time
