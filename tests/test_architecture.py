@@ -19,6 +19,8 @@ ROOT_FILES = (
     "stream/compose.py",
     "stream/api_commands.py",
     "stream/inspection.py",
+    "stream/listen_command.py",
+    "stream/listen_view.py",
     "stream/model_commands.py",
     "stream/judge_commands.py",
     "stream/registry_commands.py",

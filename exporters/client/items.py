@@ -1,7 +1,7 @@
 """What a `Feed` gives, in order: batches of messages, and everything that a careful reader has to know besides."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,11 @@ class Batch:
     def __len__(self) -> int:
         """Return how many messages there are."""
         return len(self.records)
+
+    def at(self, places: NDArray[np.intp] | slice) -> "Batch":
+        """Return some of the messages, as numpy takes them out of an array."""
+        skipped = None if self.skipped is None else self.skipped[places]
+        return replace(self, records=self.records[places], skipped=skipped)
 
     def lines(self) -> list[bytes]:
         """Return each message as JSON, as a client without the binary subprotocol gets it."""
