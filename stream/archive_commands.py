@@ -199,7 +199,8 @@ def restore(
 async def _restore(
     settings: Settings, target: Target, vault: Any, topics: tuple[str, ...], epoch: str | None
 ) -> int:
-    from exporters.archive.restore import chosen, restore_to_clickhouse, restore_to_kafka
+    from exporters.archive.restore import chosen, restore_to_kafka
+    from exporters.archive.restore_clickhouse import restore_to_clickhouse
     from stream.topics import broker, create_topics
 
     chains = chosen(vault, topics, epoch)

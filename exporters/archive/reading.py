@@ -21,6 +21,7 @@ _KEPT_FILES: Final = 4
 class Message:
     """What Kafka had at an offset."""
 
+    partition: int
     offset: int
     timestamp_ms: int
     value: bytes
@@ -46,7 +47,8 @@ class Reader:
         """
         parts = [part for part in self._parts(each) if part.num_rows]
         blocks = list(to_blocks(self._chain.topic, pa.concat_tables(parts))) if parts else []
-        raw = [_other(other) for other in each.others]
+        number = self._chain.partition
+        raw = [_other(number, other) for other in each.others]
         found = digest_of(blocks, [(other.offset, other.timestamp_ms, other.value) for other in raw])
         if found != each.digest:
             rows = sum(len(block.rows) for block in blocks)
@@ -54,7 +56,7 @@ class Reader:
                 f"offsets {each.first} to {each.next} of {self._chain.folder} are not what was archived: "
                 f"{rows} rows with the fingerprint {found}; right would be {each.rows} with {each.digest}"
             )
-        good = [Message(block.offset, block.timestamp_ms, block_bytes(block), block) for block in blocks]
+        good = [Message(number, block.offset, block.timestamp_ms, block_bytes(block), block) for block in blocks]
         return sorted([*good, *raw], key=lambda message: message.offset)
 
     def _parts(self, each: Range) -> Iterator[pa.Table]:
@@ -90,6 +92,8 @@ def read_table(vault: Vault, path: str) -> pa.Table:
         raise ArchiveError(f"{vault.url}/{path} is damaged: {error}") from None
 
 
-def _other(fields: dict[str, Any]) -> Message:
+def _other(partition: int, fields: dict[str, Any]) -> Message:
     headers = tuple((name, b64decode(value)) for name, value in fields["headers"])
-    return Message(fields["offset"], fields["timestamp_ms"], b64decode(fields["value_base64"]), None, headers)
+    return Message(
+        partition, fields["offset"], fields["timestamp_ms"], b64decode(fields["value_base64"]), None, headers
+    )

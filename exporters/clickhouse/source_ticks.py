@@ -49,7 +49,7 @@ class SourceTicks:
                 ours = np.flatnonzero(rows["source_partition"] == number)
                 some = rows[ours]
                 blocks = await self._read(TopicPartition(self._topic, number), np.unique(some["source_offset"]))
-                found[ours] = _pick(some, blocks)
+                found[ours] = pick_ticks(some, blocks)
         except (KafkaError, TimeoutError, OSError) as error:
             await self.close()
             raise SinkUnavailable(
@@ -116,8 +116,8 @@ class SourceTicks:
         self.missing += missing
 
 
-def _pick(rows: Records, blocks: dict[int, Records]) -> Records:
-    """Return the tick of each row out of the blocks."""
+def pick_ticks(rows: Records, blocks: dict[int, Records]) -> Records:
+    """Return the tick of each prediction out of blocks by offset: ``TICK[N]``, empty where it is in none."""
     picked = empty_ticks(len(rows))
     if not blocks:
         return picked
