@@ -198,9 +198,7 @@ def run(port: int, path: str, subscribe: str, clients: int, stalled: int, second
     arguments = np.array([-1], np.int64), layout().as_array()
     _serve(idle.fileno(), *arguments, np.zeros(4, np.int64), np.zeros(1, np.int64), np.zeros(8, np.int64),
            np.zeros(_BUCKETS, np.int64), 0, 0)  # fmt: skip
-    sockets = [
-        _connect(port, path, subscribe.encode(), number >= clients - stalled) for number in range(clients)
-    ]
+    sockets = [_connect(port, path, subscribe.encode(), number >= clients - stalled) for number in range(clients)]
     reading = sockets[: clients - stalled]
     epoll = select.epoll(clients)
     for number, client in enumerate(reading):
