@@ -17,7 +17,7 @@ from exporters.batch import Batch
 from exporters.clickhouse.predictions import PredictionSink
 from exporters.clickhouse.server import quiet_driver
 from exporters.clickhouse.sink import ClickHouseSink
-from exporters.clickhouse.source_ticks import pick_ticks
+from exporters.clickhouse.source_ticks import ticks_at
 from exporters.intake import Door, Intake, PlainIntake, TickIntake
 from exporters.metrics import IntakeMetrics
 from stream.records import Records, empty_ticks
@@ -50,7 +50,7 @@ class ArchivedTicks:
             for at in np.unique(np.searchsorted(firsts, offsets, "right") - 1).tolist():
                 if at >= 0:
                     blocks |= self._range(number, reader, ranges[at])
-            found[ours] = pick_ticks(rows[ours], blocks)
+            found[ours] = ticks_at(rows[ours], blocks)
         return found
 
     async def close(self) -> None:

@@ -97,13 +97,15 @@ async def test_nothing_is_lost_or_doubled_by_kills_and_it_comes_back_to_another_
     variables |= {"TICKLOOM_PARTITIONS": str(PARTITIONS)}
     for turn in range(2):
         process = subprocess.Popen(command, env=variables, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-        deadline_s = time.monotonic() + 30
-        while len(list(tmp_path.rglob("*.parquet"))) < PARTITIONS * (turn + 1):
-            assert time.monotonic() < deadline_s
-            assert process.poll() is None
-            await asyncio.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        try:
+            deadline_s = time.monotonic() + 90
+            while len(list(tmp_path.rglob("*.parquet"))) < PARTITIONS * (turn + 1):
+                assert time.monotonic() < deadline_s
+                assert process.poll() is None
+                await asyncio.sleep(0.02)
+        finally:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
         await sending
         sending = asyncio.create_task(send(bootstrap, blocks[100 + 40 * turn : 140 + 40 * turn]))
     await sending
