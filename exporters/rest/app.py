@@ -17,7 +17,7 @@ from exporters.rest.admission import Admission
 from exporters.rest.backends import Backends
 from exporters.rest.docs import docs_router
 from exporters.rest.engine_routes import engine_router, probe_router
-from exporters.rest.front import Front
+from exporters.rest.front import FAULT, Front
 from exporters.rest.model_routes import model_router
 from exporters.rest.newest_routes import newest_router
 from exporters.rest.openapi import openapi
@@ -56,6 +56,7 @@ class Api:
         app.add_exception_handler(Problem, _on_problem)
         app.add_exception_handler(RequestValidationError, _on_bad_parameter)
         app.add_exception_handler(HTTPException, _on_http)
+        app.add_exception_handler(Exception, _on_fault)
         app.include_router(probe_router(self._backends, health), prefix=_PREFIX)
         for routes in (newest_router, table_router, model_router, query_router, engine_router):
             app.include_router(routes(self._backends, admission), prefix=_PREFIX)
@@ -100,10 +101,19 @@ async def _on_problem(request: Request, error: Exception) -> Response:
     return problem_response(error, request.url.path, _request_id(request))
 
 
+async def _on_fault(request: Request, error: Exception) -> Response:
+    # It is raised again after this, and logged in `front.py`.
+    return problem_response(Problem(problems.INTERNAL, FAULT), request.url.path, _request_id(request))
+
+
 async def _on_bad_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     wrong = [
-        {"in": str(item["loc"][0]), "name": ".".join(map(str, item["loc"][1:])), "detail": item["msg"]}
+        {
+            "in": str(item["loc"][0]),
+            "name": ".".join(map(str, item["loc"][1:])),
+            "detail": item["msg"].removeprefix("Value error, "),
+        }
         for item in error.errors()
     ]
     words = "; ".join(f"{item['name']}: {item['detail']}" for item in wrong)

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 
+FAULT: Final = "see the log of the API for this request_id"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _LONGEST_TARGET_BYTES: Final = 8 << 10  # path and query
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
@@ -80,7 +81,7 @@ class Front:
                 await exchange.tell(Problem(TIMEOUT, f"no answer within {self._timeout_s:g} s; ask for less"))
         except Exception:  # the boundary of a request: it is told, logged, and the next one is answered
             logger.exception("request %s of %s failed", exchange.request_id, exchange.scope["path"])
-            await exchange.tell(Problem(INTERNAL, "see the log of the API for this request_id"))
+            await exchange.tell(Problem(INTERNAL, FAULT))
         finally:
             for task in (work, gone):
                 task.cancel()

@@ -11,7 +11,7 @@ from stream.clock import NS_PER_S
 _ISO: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?)?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII
 )
-_INTEGER: Final = re.compile(r"-?\d{1,19}", re.ASCII)
+_INTEGER: Final = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # What DateTime64(9) of ClickHouse can hold; an earlier or later bound means the same as these.
 FIRST_NS: Final = int((datetime(1900, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) * NS_PER_S
@@ -58,8 +58,9 @@ def _far(day: str, text: str) -> int:
     raise ValueError(f"{text[:60]!r} is no moment: there is no such day, time or offset")
 
 
+MOMENT_SCHEMA: Final[dict[str, Any]] = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer"}]}
 Moment = Annotated[
     int,
     BeforeValidator(moment_ns),
-    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-25T09:30:00Z"]}),
+    WithJsonSchema({**MOMENT_SCHEMA, "examples": ["2026-11-25T09:30:00Z"]}),
 ]
