@@ -17,7 +17,7 @@ from exporters.rest.admission import Admission
 from exporters.rest.backends import Backends
 from exporters.rest.docs import docs_router
 from exporters.rest.engine_routes import engine_router, probe_router
-from exporters.rest.front import FAULT, Front
+from exporters.rest.front import FAULT, PREFIX, Front
 from exporters.rest.model_routes import model_router
 from exporters.rest.newest_routes import newest_router
 from exporters.rest.openapi import openapi
@@ -29,7 +29,6 @@ from exporters.rest.telemetry import ApiMetrics
 from stream.settings import Settings
 from stream.telemetry import Health
 
-_PREFIX: Final = "/v1"
 _BY_STATUS: Final = {404: problems.NOT_FOUND, 405: problems.BAD_METHOD}
 
 
@@ -57,9 +56,9 @@ class Api:
         app.add_exception_handler(RequestValidationError, _on_bad_parameter)
         app.add_exception_handler(HTTPException, _on_http)
         app.add_exception_handler(Exception, _on_fault)
-        app.include_router(probe_router(self._backends, health), prefix=_PREFIX)
+        app.include_router(probe_router(self._backends, health), prefix=PREFIX)
         for routes in (newest_router, table_router, model_router, query_router, engine_router):
-            app.include_router(routes(self._backends, admission), prefix=_PREFIX)
+            app.include_router(routes(self._backends, admission), prefix=PREFIX)
         app.include_router(docs_router(openapi(app, needs_token=not door.open)))
         app.include_router(page_router(settings, not door.open))
         around: ASGIApp = app if settings.api_origins is None else _cors(app, settings.api_origins)

@@ -1,5 +1,6 @@
 """Moments as clients write them: ISO 8601 to the nanosecond, or ns since 1970; UTC where nothing else is said."""
 
+import contextlib
 import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Final
@@ -52,9 +53,9 @@ def _offset(zone: str | None) -> str:
 
 def _far(day: str, text: str) -> int:
     # The year 0 is a legal one of ISO 8601, and none of Python's.
-    if day.startswith("0000-"):
-        date.fromisoformat(f"0004{day[4:]}")
-        return FIRST_NS
+    with contextlib.suppress(ValueError):
+        if day.startswith("0000-") and date.fromisoformat(f"0004{day[4:]}"):
+            return FIRST_NS
     raise ValueError(f"{text[:60]!r} is no moment: there is no such day, time or offset")
 
 

@@ -3,7 +3,7 @@ from typing import Any
 
 import jwt
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -14,6 +14,7 @@ KEY = "a-key-of-the-tests-that-is-long-enough"
 TOKEN = "right"
 
 
+@settings(max_examples=30)
 @given(st.lists(st.floats(0, 3), max_size=60), st.floats(0.5, 20))
 def test_a_client_never_gets_more_than_its_burst_and_its_rate(pauses_s: list[float], per_s: float) -> None:
     now_s = 0.0

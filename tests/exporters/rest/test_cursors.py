@@ -1,13 +1,14 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from exporters.rest.cursors import cursor_of, key_of
 from exporters.rest.problems import BAD_CURSOR, Problem
 
-_KEYS = st.lists(st.one_of(st.integers(-(2**63), 2**63 - 1), st.text(max_size=30)), min_size=1, max_size=5)
+_KEYS = st.lists(st.one_of(st.integers(-(2**63), 2**63 - 1), st.text(max_size=8)), min_size=1, max_size=3)
 
 
+@settings(max_examples=30)
 @given(_KEYS)
 def test_a_cursor_brings_its_key_back_for_the_same_question_only(key: list[int | str]) -> None:
     question = ["predictions", 0, 5, {"symbol": "AIG"}]

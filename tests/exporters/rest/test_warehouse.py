@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from clickhouse_driver import Client
-from pydantic import SecretStr
 
 from exporters.rest.problems import BAD_PARAMETER, BUSY, NOT_FOUND, TIMEOUT, TOO_MUCH, UNAVAILABLE, Problem
 from exporters.rest.warehouse import Warehouse
@@ -40,7 +39,7 @@ async def test_a_question_nobody_waits_for_is_stopped_on_the_server(
     warehouse: Warehouse, database: Client, eventually: Any
 ) -> None:
     mark = uuid.uuid4().hex
-    slow = f"SELECT sleepEachRow(0.1), '{mark}' FROM numbers(200) SETTINGS max_block_size = 1"
+    slow = f"SELECT sleepEachRow(0.1), '{mark}' FROM numbers(200) SETTINGS max_block_size = 1"  # noqa: S608
     asking = asyncio.create_task(warehouse.ask(slow, {}, nothing))
     await eventually(lambda: running(database, mark) == 1)
     asking.cancel()
@@ -96,7 +95,7 @@ async def test_what_the_server_refuses_is_told_as_what_it_is(filled: Settings, s
 
 async def test_a_server_that_is_away_is_told_and_found_again() -> None:
     warehouse = Warehouse(f"clickhouse://default@127.0.0.1:{free_port()}/default", connections=1, timeout_s=2)
-    with pytest.raises(Problem, match="") as refused:
+    with pytest.raises(Problem) as refused:
         await warehouse.check()
     assert refused.value.kind is UNAVAILABLE
     assert "cannot be reached" in refused.value.detail
@@ -110,4 +109,4 @@ async def test_a_value_is_never_sql(warehouse: Warehouse) -> None:
 
 def test_an_address_that_is_none_is_refused_when_it_is_set() -> None:
     with pytest.raises(SettingsError, match="not a ClickHouse URL"):
-        Warehouse(SecretStr("clickhouse:///").get_secret_value(), connections=1, timeout_s=1)
+        Warehouse("clickhouse://host:no-port/default", connections=1, timeout_s=1)
