@@ -17,6 +17,7 @@ from exporters.rest.admission import Admission
 from exporters.rest.backends import Backends
 from exporters.rest.docs import docs_router
 from exporters.rest.engine_routes import engine_router, probe_router
+from exporters.rest.explain_routes import Explainer, explain_router
 from exporters.rest.front import FAULT, PREFIX, Front
 from exporters.rest.model_routes import model_router
 from exporters.rest.newest_routes import newest_router
@@ -59,6 +60,8 @@ class Api:
         app.include_router(probe_router(self._backends, health), prefix=PREFIX)
         for routes in (newest_router, table_router, model_router, query_router, engine_router):
             app.include_router(routes(self._backends, admission), prefix=PREFIX)
+        self._explainer = Explainer(settings)
+        app.include_router(explain_router(self._explainer, admission), prefix=PREFIX)
         app.include_router(docs_router(openapi(app, needs_token=not door.open)))
         app.include_router(page_router(settings, not door.open))
         around: ASGIApp = app if settings.api_origins is None else _cors(app, settings.api_origins)
@@ -78,6 +81,7 @@ class Api:
 
     async def close(self) -> None:
         """Close all connections."""
+        self._explainer.close()
         await self._backends.close()
 
 

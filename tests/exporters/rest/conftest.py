@@ -18,18 +18,21 @@ from clickhouse_driver import Client
 from pydantic import SecretStr
 
 from exporters.batch import Batch
+from exporters.clickhouse.predictions import PredictionSink
 from exporters.clickhouse.sink import ClickHouseSink
+from exporters.intake import PLACED_TICK
 from exporters.redis_sink import RedisSink
 from exporters.rest.server import ApiAddresses
 from exporters.rest.server import run_api as run_server
 from stream.embedded.clickhouse import EmbeddedClickHouse
 from stream.embedded.kafka import EmbeddedKafka
 from stream.embedded.valkey import EmbeddedValkey
-from stream.records import OUTCOME, PREDICTION, Records
+from stream.records import OUTCOME, PREDICTION, Records, TickKind, empty_ticks
 from stream.settings import Settings
 
 MODEL = 0x718E0A2DDC1319FF
 _ROWS = 3_000  # of each symbol
+_SYMBOLS = ("AIG", "BAC")
 
 
 @dataclass(frozen=True)
@@ -112,9 +115,8 @@ def run_api() -> Callable[[Settings], Any]:
 def rows(shared_data: Path) -> Records:
     """Predictions of real trades: prices and times are those of AIG and BAC, 2013-10-07; the rest is made up."""
     found = []
-    for symbol in ("AIG", "BAC"):
-        [path] = sorted((shared_data / "ticks" / "us_equity").glob(f"trades_{symbol}_*07.parquet"))
-        trades = pq.read_table(path, columns=["ts_ns", "price"]).slice(0, _ROWS)
+    for symbol in _SYMBOLS:
+        trades = _trades(shared_data, symbol)
         made = np.zeros(trades.num_rows, PREDICTION)
         made["symbol"] = symbol
         made["event_ns"], made["ref_price"] = trades["ts_ns"].to_numpy(), trades["price"].to_numpy()
@@ -132,11 +134,42 @@ def rows(shared_data: Path) -> Records:
 
 
 @pytest.fixture(scope="session")
+def ticks(shared_data: Path, rows: Records) -> Records:
+    """The trade of each prediction."""
+    made = empty_ticks(len(rows))
+    made["symbol"], made["event_ns"], made["price"] = rows["symbol"], rows["event_ns"], rows["ref_price"]
+    made["recv_ns"], made["source_seq"], made["kind"] = rows["recv_ns"], rows["seq"], TickKind.TRADE
+    found = [_trades(shared_data, symbol)["size"].to_numpy() for symbol in _SYMBOLS]
+    made["size"] = np.concatenate(found)
+    return made
+
+
+class _Trades:
+    """Finds the ticks of all rows at once, which is what the fixture writes."""
+
+    def __init__(self, ticks: Records) -> None:
+        self._ticks = ticks
+
+    async def find(self, rows: Records) -> Records:
+        assert len(rows) == len(self._ticks)
+        return self._ticks
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+def _trades(shared_data: Path, symbol: str) -> Any:
+    [path] = sorted((shared_data / "ticks" / "us_equity").glob(f"trades_{symbol}_*07.parquet"))
+    return pq.read_table(path, columns=["ts_ns", "price", "size"]).slice(0, _ROWS)
+
+
+@pytest.fixture(scope="session")
 def filled(
     kafka: EmbeddedKafka,
     clickhouse: EmbeddedClickHouse,
     valkey: EmbeddedValkey,
     rows: Records,
+    ticks: Records,
     fresh_name: Callable[[str], str],
 ) -> Settings:
     """Settings of servers that have the rows."""
@@ -146,10 +179,19 @@ def filled(
     redis = f"{valkey.url.rsplit('/', 1)[0]}/9"
 
     async def fill() -> None:
-        batch = Batch(rows, ((0, 1, _ROWS),), "epoch-1")
-        for sink in (ClickHouseSink(url), RedisSink(redis, 0, 1000)):
-            await sink.write(batch)
-            await sink.close()
+        predictions, plain, newest = (
+            PredictionSink(url, _Trades(ticks)),
+            ClickHouseSink(url),
+            RedisSink(redis, 0, 1000),
+        )
+        for sink in (predictions, newest):
+            await sink.write(Batch(rows, ((0, 1, _ROWS),), "epoch-1"))
+        await predictions.settle()
+        placed = np.zeros(len(ticks), PLACED_TICK)
+        placed["tick"], placed["source_offset"] = ticks, rows["source_offset"]
+        await plain.write(Batch(placed, ((0, 1, _ROWS),), "epoch-1"))
+        for each in (predictions, plain, newest):
+            await each.close()
 
     asyncio.run(fill())
     return Settings(

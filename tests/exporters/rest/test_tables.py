@@ -102,6 +102,15 @@ def test_outcomes_and_scores_are_those_of_the_views(api: Any, outcomes: Records,
     assert seen == [(hour, count, pytest.approx(rate)) for hour, count, rate in of_view]
 
 
+def test_ticks_are_those_that_were_sent(api: Any, ticks: Records) -> None:
+    got = api.pages("/v1/ticks?symbol=BAC&limit=1000")
+    ours = ticks[ticks["symbol"] == b"BAC"]
+    assert [row["event_time"] for row in got] == times(ours, "event_ns")
+    assert [(row["price"], row["size"]) for row in got] == list(zip(ours["price"], ours["size"], strict=True))
+    assert {row["kind"] for row in got} == {"trade"}
+    assert {row["bid"] for row in got} == {None}, "what a trade does not have is null"
+
+
 @pytest.mark.parametrize("length", ["1s", "1m", "1h"])
 def test_bars_are_those_of_the_view(api: Any, database: Client, length: str) -> None:
     got = api.pages(f"/v1/bars/{length}?symbol=AIG&limit=300")
@@ -116,6 +125,7 @@ def test_bars_are_those_of_the_view(api: Any, database: Client, length: str) -> 
         for row in got
     ]
     assert seen == of_view
+    assert seen
 
 
 def test_a_page_is_no_larger_than_its_form_may_be(api: Any) -> None:
