@@ -169,7 +169,7 @@ def explain(
 ) -> None:
     """Make a stored prediction again from its ticks, and tell whether it is the same to the bit, and what it is of.
 
-    Ends with 0 where it is identical, 1 where it is not, 3 where ticks are gone that it takes, 4 where its model is.
+    Ends with 0 where it is identical, 1 where it is not, 3 where its ticks are gone, 4 where its model is.
     """
     from rich.console import Console
 
