@@ -127,13 +127,16 @@ class Settings(BaseModel):
     redis_stream_maxlen: int = Field(10_000, ge=1, description="batches kept in the stream of predictions")
     clickhouse_batch_rows: int = Field(20_000, ge=1, le=1_000_000, description="rows of an insert, at the most")
     clickhouse_flush_s: float = Field(0.5, gt=0, le=60, description="age at which a smaller batch is inserted")
-    gateway_port: Port = Field(8765, description="WebSocket feed and page; 0 picks a free port")
+    gateway_port: Port = Field(8765, description="WebSocket feed; 0 picks a free port")
     gateway_queue: int = Field(8192, ge=16, description="messages held for a slow client of a full feed")
     gateway_clients: int = Field(1000, ge=1, le=100_000, description="connections of a gateway, at the most")
     gateway_memory: int = Field(
         131_072, ge=1024, le=1 << 24, description="messages of each channel that a client can resume from at once"
     )
     gateway_shared_port: bool = Field(False, description="several gateways of one machine listen on one port")
+    gateway_origins: str | None = Field(
+        None, description="pages of other hosts that may connect, with commas between: https://desk.example"
+    )
     feed_token: SecretStr | None = Field(
         None, description="token that feed clients must present; several with commas between"
     )
@@ -154,6 +157,13 @@ class Settings(BaseModel):
         description="ws[s]://HOST:PORT/feed as browsers reach it; none is the gateway's port",
     )
     api_timeout_s: float = Field(15.0, ge=0.1, le=600, description="an answer takes no longer than this")
+    api_queries: int = Field(4, ge=1, le=64, description="questions to ClickHouse at a time; others wait")
+    api_rate_per_s: float = Field(
+        100.0, gt=0, le=1e6, description="requests of a client (a token, else an address) in the long run"
+    )
+    api_origins: str | None = Field(
+        None, description="pages of other sites that may read the API: https://HOST,...; none is none"
+    )
 
     # What came of predictions.
     cost_bps: float = Field(1.0, ge=0, le=1e4, description="what a position is taken to cost, in and out again")

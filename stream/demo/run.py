@@ -259,7 +259,7 @@ class _Demo:
         }
         return Glance(
             f"tickloom: {self.options.source}",
-            f"http://{settings.host}:{settings.gateway_port}/",
+            f"http://{settings.host}:{settings.api_port}/",
             self.warnings,
             servers,
             time.monotonic() - self.started_s,
