@@ -28,6 +28,7 @@ from exporters.feed_archive import Archive, make_readers
 from exporters.feed_asyncapi import as_json
 from exporters.feed_auth import Door
 from exporters.feed_channels import BAR_NS
+from exporters.feed_feature_inlet import FeatureInlet
 from exporters.feed_http import http_response
 from exporters.feed_hub import Hub
 from exporters.feed_inlets import (
@@ -44,7 +45,7 @@ from exporters.feed_model_inlet import MODEL_TOPICS, ModelInlet
 from exporters.feed_pacer import Pacer
 from exporters.feed_session import FIRST_STEP_WITHIN_S, HEARTBEAT_EVERY_S, Rules, origin_is_ours
 from exporters.feed_session import serve as serve_session
-from exporters.feed_tail import FEED, Tail
+from exporters.feed_tail import FEED, Prepare, Tail
 from exporters.intake import Intake
 from exporters.metrics import IntakeMetrics
 from exporters.protocol import BINARY_PROTOCOL, JSON_PROTOCOL, MAX_INBOUND_BYTES, Close
@@ -52,7 +53,7 @@ from stream.clock import NS_PER_S, Clock, wall_ns
 from stream.errors import SettingsError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
-from stream.topics import MODELS, PREDICTIONS, REJECTED_TICKS, TICKS, await_topics
+from stream.topics import FEATURES, MODELS, PREDICTIONS, REJECTED_TICKS, TICKS, await_topics
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,13 @@ _CLOSE_WITHIN_S: Final = 2.0
 _PING_EVERY_S: Final = 20.0
 _PONG_WITHIN_S: Final = 40.0
 # Topics that are read once somebody follows one of their channels.
-_ON_DEMAND: Final = {"tick": TICKS, "halt": TICKS, "status": REJECTED_TICKS, "model": MODELS}
+_ON_DEMAND: Final = {
+    "tick": TICKS,
+    "halt": TICKS,
+    "status": REJECTED_TICKS,
+    "model": MODELS,
+    "features": FEATURES,
+}
 _COMPRESS: Final = "compress=deflate"  # in the query of /feed
 
 
@@ -123,6 +130,7 @@ class Gateway:
         self._hub = Hub(self._metrics, clock, settings.gateway_memory)
         self._pacer = Pacer(self._hub.flush)
         self._inlet = PredictionInlet(self._hub, Intake(self._intake_metrics), self._metrics)
+        self._features = FeatureInlet(self._hub, str(settings.kafka), self._intake_metrics)
         self._door = Door(settings)
         self._origins = frozenset((settings.gateway_origins or "").replace(" ", "").split(","))
         readers = make_readers()
@@ -134,6 +142,7 @@ class Gateway:
             {
                 "prediction": Archive(settings, topic, decode_predictions, readers),
                 "tick": Archive(settings, TICKS, decode_ticks, readers),
+                "features": Archive(settings, FEATURES, self._features.decode_past, readers),
             },
             self._want,
             settings.gateway_queue,
@@ -213,6 +222,8 @@ class Gateway:
                 await self._tail([TICKS], TickInlet(self._hub), topic)
             case "ticks.rejected":
                 await self._tail([REJECTED_TICKS], RejectedInlet(self._hub), topic)
+            case "features":
+                await self._tail([FEATURES], self._features, topic, self._features.prepare)
             case _:
                 await self._tail(MODEL_TOPICS, ModelInlet(self._hub), topic)
 
@@ -221,8 +232,8 @@ class Gateway:
         await self._inlet.begin_bars()
         await asyncio.Event().wait()  # a task that ends ends the gateway
 
-    async def _tail(self, topics: Sequence[str], inlet: Inlet, part: str) -> None:
-        tail = Tail(self._settings, topics, inlet, self._pacer, self._health, self._clock, part)
+    async def _tail(self, topics: Sequence[str], inlet: Inlet, part: str, prepare: Prepare | None = None) -> None:
+        tail = Tail(self._settings, topics, inlet, self._pacer, self._health, self._clock, part, prepare)
         if part == FEED:
             self._metrics.lag_blocks = tail.lag_blocks
         # Never told to stop: clients get what comes until they are closed.

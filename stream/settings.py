@@ -43,6 +43,10 @@ class Settings(BaseModel):
     data_dir: Path = Field(Path(".tickloom"), description="everything that the embedded servers and workers keep")
     kafka: str | None = Field(None, description="HOST:PORT[,HOST:PORT] of a Kafka cluster")
     clickhouse: SecretStr | None = Field(None, description="clickhouse://USER:PASSWORD@HOST:PORT/DATABASE")
+    clickhouse_analyst: SecretStr | None = Field(
+        None,
+        description="the same, of a user who may only look, for `tickloom sql` and the like; none is `clickhouse`",
+    )
     redis: SecretStr | None = Field(None, description="redis://[:PASSWORD@]HOST:PORT/DB or rediss://")
     host: str = Field("127.0.0.1", description="address that the feed and the metrics listen on")
 
@@ -153,6 +157,13 @@ class Settings(BaseModel):
         description="ws[s]://HOST:PORT/feed as browsers reach it; none is the gateway's port",
     )
     api_timeout_s: float = Field(15.0, ge=0.1, le=600, description="an answer takes no longer than this")
+    api_queries: int = Field(4, ge=1, le=64, description="questions to ClickHouse at a time; others wait")
+    api_rate_per_s: float = Field(
+        100.0, gt=0, le=1e6, description="requests of a client (a token, else an address) in the long run"
+    )
+    api_origins: str | None = Field(
+        None, description="pages of other sites that may read the API: https://HOST,...; none is none"
+    )
 
     # What came of predictions.
     cost_bps: float = Field(1.0, ge=0, le=1e4, description="what a position is taken to cost, in and out again")
@@ -218,11 +229,12 @@ class Settings(BaseModel):
                 raise ValueError("HOST:PORT, or several with commas between; a port is 1 to 65535")
         return value
 
-    @field_validator("clickhouse", "redis")
+    @field_validator("clickhouse", "clickhouse_analyst", "redis")
     @classmethod
     def _url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         # redis:// and rediss://, clickhouse:// and clickhouses://: with TLS where it ends in s.
-        schemes = (f"{info.field_name}://", f"{info.field_name}s://")
+        server = str(info.field_name).partition("_")[0]
+        schemes = (f"{server}://", f"{server}s://")
         if value is not None and not value.get_secret_value().startswith(schemes):
             raise ValueError(f"a URL: {schemes[0]}... or, with TLS, {schemes[1]}...")
         return value
