@@ -91,20 +91,26 @@ async def tls_port(valkey: EmbeddedValkey, certificates: Path) -> AsyncIterator[
     context.verify_mode = ssl.CERT_REQUIRED
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while data := await reader.read(65536):
                 writer.write(data)
                 await writer.drain()
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+        finally:
+            writer.close()
 
     async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(asyncio.current_task())
         inner_reader, inner_writer = await asyncio.open_connection("127.0.0.1", valkey.port)
-        await asyncio.gather(pump(reader, inner_writer), pump(inner_reader, writer))
+        ways = pump(reader, inner_writer), pump(inner_reader, writer)
+        await asyncio.gather(*ways, return_exceptions=True)
+        for end in (writer, inner_writer):
+            with contextlib.suppress(OSError):
+                await end.wait_closed()
 
+    connections: list[Any] = []
     async with await asyncio.start_server(join, "127.0.0.1", 0, ssl=context) as server:
         yield server.sockets[0].getsockname()[1]
+        await asyncio.wait_for(asyncio.gather(*connections), 10)  # the clients have closed theirs
 
 
 def tls_url(port: int, home: Path, name: str = "client", ca: str = "ca") -> str:

@@ -143,11 +143,12 @@ async def test_the_newest_wins_under_shuffled_and_repeated_batches(
     order = data.draw(st.lists(st.sampled_from(range(len(pieces))), max_size=8))
     order += data.draw(st.permutations(range(len(pieces))))
     now_ns = int(rows["published_ns"].max()) + data.draw(st.sampled_from([0, 10])) * NS_PER_S
+    every = frozenset(rows["symbol"].tolist())
+    fresh = [data.draw(st.sampled_from([every, frozenset()])) for _ in pieces]
     sink = sink_on(valkey, prefix, conflate_after_s=5.0, clock=lambda: now_ns)
     async with Redis.from_url(valkey.url) as client:
         for index in order:
-            fresh = frozenset(pieces[index]["symbol"].tolist()) if data.draw(st.booleans()) else frozenset()
-            await sink.write(batch_of(pieces[index], fresh))
+            await sink.write(batch_of(pieces[index], frozenset(pieces[index]["symbol"].tolist()) & fresh[index]))
         for symbol in symbols:
             place = await client.hmget(f"{prefix}prediction:{symbol}", ["seq", "source_offset"])  # type: ignore[misc]
             assert [int(value) for value in place] == [rows["seq"][-1], rows["source_offset"][-1]]
