@@ -70,6 +70,7 @@ class Fanout:
         self.epoch: str | None = None
         self.filling = False
         self.followers: dict[FeedClient, Following] = {}
+        self._told_first: list[Held] = []
         self._groups: list[_Group] | None = None  # None: to be made anew
         self._zeros: Int64s = np.zeros(0, np.int64)
         self._metrics, self._clock, self._memory = metrics, clock, memory
@@ -82,6 +83,17 @@ class Fanout:
         """Let a client go."""
         self.followers.pop(client, None)
         self._groups = None
+
+    def tell_first(self, held: Held) -> None:
+        """Send a message to all followers, and to each to come before its first row."""
+        self._told_first.append(held)
+        for client, following in list(self.followers.items()):
+            self._tell(client, following)
+
+    def _tell(self, client: FeedClient, following: Following) -> None:
+        for held in self._told_first[following.told :]:
+            client.post(held)
+        following.told = len(self._told_first)
 
     def refresh(self, following: Following) -> None:
         """Take note that a client's subscriptions or catch-ups changed."""
@@ -183,6 +195,7 @@ class Fanout:
     def greet(self, client: FeedClient, request: Subscribe) -> None:
         """Send the newest of every symbol that a request covers; it has just been subscribed to."""
         following = client.followings[self.channel.name]
+        self._tell(client, following)
         self.refresh(following)
         slots = np.flatnonzero(following.followed)
         if not any(symbol.endswith("*") for symbol in request.symbols):

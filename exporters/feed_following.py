@@ -23,6 +23,7 @@ class Following:
         self.subscriptions = Subscriptions()
         # By catch-up: whether it still brings the past of a symbol, which must come before what is new.
         self.held_back: list[HoldsBack] = []
+        self.told = 0  # messages that come before the first row
         self.forget()
 
     def forget(self) -> None:

@@ -7,7 +7,7 @@ cluster answers, or a topic that ends before where we were, everything is forgot
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -27,6 +27,8 @@ from stream.settings import Settings
 from stream.telemetry import Health
 
 logger = logging.getLogger(__name__)
+
+Prepare = Callable[[Sequence[Any]], Awaitable[None]]
 
 FEED: Final = "feed"  # the part of our health that is a problem until the past is read
 # Blocks of a partition that are read for the first snapshot: at 500 blocks a second those of 4 s, of a quiet market
@@ -52,6 +54,7 @@ class Tail:
         health: Health,
         clock: Clock,
         part: str = FEED,
+        prepare: Prepare | None = None,
     ) -> None:
         """Make it; `run` runs it.
 
@@ -63,6 +66,7 @@ class Tail:
             health: told when Kafka is away, or has not been read yet.
             clock: gives the time at which rows were read.
             part: what this is called in ``health``.
+            prepare: awaited with messages before ``inlet`` reads them.
         """
         self.lag_blocks: dict[int, int] = {}  # of the first topic; always the same object
         self._settings, self._topics, self._inlet = settings, topics, inlet
@@ -74,6 +78,7 @@ class Tail:
         self._consumer: Any = None
         self._backoff = Backoff(_RETRY_LIMIT_S)
         self._rest = Rest()
+        self._prepare = prepare
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set."""
@@ -147,6 +152,8 @@ class Tail:
             parts: list[Records] = []
             segments: list[Segment] = []
             for partition, messages in read.items():
+                if self._prepare is not None:
+                    await self._prepare(messages)
                 rows = self._inlet.read(partition.topic, partition.partition, messages)
                 self._next[partition] = await self._consumer.position(partition)
                 if len(rows):

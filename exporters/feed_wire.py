@@ -46,7 +46,7 @@ FEED_HEADER: Final = np.dtype(
     ]
 )
 FEED_MAGIC: Final = b"TLF1"
-_VERSION: Final = 1
+FEED_VERSION: Final = 1
 # Shorter messages do not become shorter.
 _WORTH_DEFLATING_BYTES: Final = 128
 _RSV1: Final = 0x40  # of the first byte of a frame: this message is compressed
@@ -91,8 +91,9 @@ def items_frames(
         send_ns,
         channel.plural.encode(),
     )
-    for start in range(0, len(items), MAX_ITEMS):
-        part = items[start : start + MAX_ITEMS]
+    most = MAX_ITEMS // channel.weight
+    for start in range(0, len(items), most):
+        part = items[start : start + most]
         yield _text(b"%b%b]}" % (head, b",".join(part))), len(part)
 
 
@@ -105,14 +106,15 @@ def records_frames(
     send_ns: int,
 ) -> Iterator[tuple[bytes, int]]:
     """Yield frames that hold records, and how many are in each."""
-    for start in range(0, len(rows), MAX_RECORDS):
-        part = rows[start : start + MAX_RECORDS]
+    most = MAX_RECORDS // channel.weight
+    for start in range(0, len(rows), most):
+        part = rows[start : start + most]
         header = np.zeros(1, FEED_HEADER)
-        header["magic"], header["version"], header["channel"] = FEED_MAGIC, _VERSION, channel.number
+        header["magic"], header["version"], header["channel"] = FEED_MAGIC, FEED_VERSION, channel.number
         header["is_snapshot"], header["has_skipped"] = is_snapshot, skipped is not None
         header["count"], header["record_bytes"] = len(part), channel.dtype.itemsize
         header["send_ns"], header["epoch"] = send_ns, b"" if epoch is None else epoch.encode()
-        counts = b"" if skipped is None else skipped[start : start + MAX_RECORDS].astype("<u4").tobytes()
+        counts = b"" if skipped is None else skipped[start : start + most].astype("<u4").tobytes()
         data = header.tobytes() + part.tobytes() + counts
         yield Frame(Opcode.BINARY, data).serialize(mask=False), len(part)
 
