@@ -16,7 +16,8 @@ class Pacer:
     def __init__(self, flush: Callable[[], float]) -> None:
         self._flush = flush
         self._last_s = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due_s = 0.0  # of the timer; uvloop's does not say when it is less than a millisecond away
 
     def poke(self) -> None:
         """There is something to flush."""
@@ -32,9 +33,10 @@ class Pacer:
         loop = asyncio.get_running_loop()
         at_s = max(loop.time() + wait_s, self._last_s + FLUSH_EVERY_S)
         if self._timer is not None:
-            if self._timer.when() <= at_s:
+            if self._due_s <= at_s:
                 return
             self._timer.cancel()
+        self._due_s = at_s
         self._timer = loop.call_at(at_s, self._run) if at_s > loop.time() else None
         if self._timer is None:
             self._run()

@@ -1,4 +1,4 @@
-"""The gateway: the WebSocket feed at ``/feed``, and the page, on one port.
+"""The gateway: the WebSocket feed at ``/feed``.
 
     topics  ─▶ feed_tail ─▶ feed_inlets ─▶ feed_fanout, one per channel ─▶ feed_client ─▶ desks, browsers
     (Kafka)                 rows, bars     JSON once, history in memory    queue          feed_session answers them
@@ -29,6 +29,7 @@ from exporters.feed_asyncapi import as_json
 from exporters.feed_auth import Door
 from exporters.feed_channels import BAR_NS
 from exporters.feed_feature_inlet import FeatureInlet
+from exporters.feed_http import http_response
 from exporters.feed_hub import Hub
 from exporters.feed_inlets import (
     Inlet,
@@ -42,7 +43,6 @@ from exporters.feed_messages import GoingAway
 from exporters.feed_metrics import FeedMetrics
 from exporters.feed_model_inlet import MODEL_TOPICS, ModelInlet
 from exporters.feed_pacer import Pacer
-from exporters.feed_page import http_response, page_response
 from exporters.feed_session import FIRST_STEP_WITHIN_S, HEARTBEAT_EVERY_S, Rules, origin_is_ours
 from exporters.feed_session import serve as serve_session
 from exporters.feed_tail import FEED, Prepare, Tail
@@ -81,7 +81,6 @@ class Addresses:
     """Where a running gateway listens."""
 
     feed: str  # ws://HOST:PORT/feed
-    page: str  # http://HOST:PORT/
     telemetry: str  # http://HOST:PORT
 
 
@@ -89,7 +88,7 @@ OnReady = Callable[[Addresses], None]
 
 
 async def run_gateway(settings: Settings, stop: asyncio.Event, on_ready: OnReady | None = None) -> None:
-    """Serve the feed and the page until ``stop`` is set; then tell the clients and close.
+    """Serve the feed until ``stop`` is set; then tell the clients and close.
 
     Args:
         settings: ``kafka`` must be set.
@@ -133,6 +132,7 @@ class Gateway:
         self._inlet = PredictionInlet(self._hub, Intake(self._intake_metrics), self._metrics)
         self._features = FeatureInlet(self._hub, str(settings.kafka), self._intake_metrics)
         self._door = Door(settings)
+        self._origins = frozenset((settings.gateway_origins or "").replace(" ", "").split(","))
         readers = make_readers()
         self._rules = Rules(
             self._hub,
@@ -165,10 +165,8 @@ class Gateway:
             server = await self._listen()
             port = server.sockets[0].getsockname()[1]
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            where = Addresses(
-                f"ws://{host}:{port}/feed", f"http://{host}:{port}/", f"http://{host}:{telemetry.port}"
-            )
-            logger.info("feed at %s, page at %s", where.feed, where.page)
+            where = Addresses(f"ws://{host}:{port}/feed", f"http://{host}:{telemetry.port}")
+            logger.info("feed at %s", where.feed)
             if on_ready is not None:
                 on_ready(where)
             ready = asyncio.Event()
@@ -290,8 +288,8 @@ class Gateway:
         if path == "/asyncapi.json":
             return http_response(HTTPStatus.OK, as_json(), "application/json")
         if path != "/feed":
-            return page_response(path)
-        if not origin_is_ours(request, not self._door.open):
+            return http_response(HTTPStatus.NOT_FOUND, b"the feed is at /feed; the page is of `tickloom api`\n")
+        if not origin_is_ours(request, not self._door.open, self._origins):
             self._metrics.refused["origin"] += 1
             return http_response(HTTPStatus.FORBIDDEN, b"the feed is not for pages of other sites (Origin)\n")
         if self._connections >= self._settings.gateway_clients:
