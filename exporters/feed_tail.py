@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from exporters.cluster import cluster_id
 from exporters.feed_history import Segment
 from exporters.feed_inlets import Inlet
-from exporters.feed_pacer import Pacer
+from exporters.feed_pacer import Pacer, Rest
 from exporters.waiting import BROKER_PATIENCE_S, Backoff, pause
 from stream.clock import Clock
 from stream.records import Records, join_records
@@ -77,6 +77,7 @@ class Tail:
         self._past_ends: dict[TopicPartition, int] = {}  # where the past ends that is being read, if it is
         self._consumer: Any = None
         self._backoff = Backoff(_RETRY_LIMIT_S)
+        self._rest = Rest()
         self._prepare = prepare
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -145,6 +146,7 @@ class Tail:
         while not stop.is_set():
             read = await self._consumer.getmany(timeout_ms=int(_POLL_S * 1000))
             read_ns = self._clock()
+            self._rest.begin()
             if watch.done():
                 watch.result()  # raises what the broker did not answer
             parts: list[Records] = []
@@ -161,6 +163,7 @@ class Tail:
                 rows = parts[0] if len(parts) == 1 else _join(parts)
                 await self._hand_on(rows, segments, read_ns)
             self._finish_past()
+            await self._rest.end()
 
     async def _hand_on(self, rows: Records, segments: list[Segment], read_ns: int) -> None:
         start = 0

@@ -46,7 +46,7 @@ FEED_HEADER: Final = np.dtype(
     ]
 )
 FEED_MAGIC: Final = b"TLF1"
-_VERSION: Final = 1
+FEED_VERSION: Final = 1
 # Shorter messages do not become shorter.
 _WORTH_DEFLATING_BYTES: Final = 128
 _RSV1: Final = 0x40  # of the first byte of a frame: this message is compressed
@@ -110,7 +110,7 @@ def records_frames(
     for start in range(0, len(rows), most):
         part = rows[start : start + most]
         header = np.zeros(1, FEED_HEADER)
-        header["magic"], header["version"], header["channel"] = FEED_MAGIC, _VERSION, channel.number
+        header["magic"], header["version"], header["channel"] = FEED_MAGIC, FEED_VERSION, channel.number
         header["is_snapshot"], header["has_skipped"] = is_snapshot, skipped is not None
         header["count"], header["record_bytes"] = len(part), channel.dtype.itemsize
         header["send_ns"], header["epoch"] = send_ns, b"" if epoch is None else epoch.encode()

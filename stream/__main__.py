@@ -18,6 +18,7 @@ import typer
 from stream.analyst_commands import analyst_cli
 from stream.api_commands import api_cli
 from stream.errors import SettingsError, TickloomError
+from stream.listen_command import listen_cli
 from stream.logs import set_up_logging
 from stream.model_commands import models_cli
 from stream.retrain_commands import retrain_cli
@@ -36,6 +37,7 @@ cli = typer.Typer(
 
 cli.add_typer(analyst_cli)
 cli.add_typer(api_cli)
+cli.add_typer(listen_cli)
 cli.add_typer(models_cli)
 cli.add_typer(retrain_cli)
 

@@ -12,6 +12,9 @@
     ├── SinkError              a way out refused what we wrote
     │   ├── SinkUnavailable    it is away, full or slow: wait with the same batch  (retriable)
     │   └── SinkRejected       it will never take this batch: dead-letter it
+    ├── FeedError              the WebSocket feed says what a client of it does not understand
+    │   ├── FeedRefused        a gateway will not have us, or not give us this
+    │   └── MessagesLost       messages are missing, and cannot be had       (reading may go on)
     └── InvariantError         our own promise is broken: the worker must stop     (exit code 70)
 
 ``retriable`` and ``exit_code`` are data on the class, so that policy is read, not repeated.
@@ -79,6 +82,26 @@ class SinkUnavailable(SinkError):
 
 class SinkRejected(SinkError):
     """The sink will never take this batch."""
+
+
+class FeedError(TickloomError):
+    """What a gateway sent is not what this version reads."""
+
+
+class FeedRefused(FeedError):
+    """A gateway refuses a client, or a request of it; ``code`` says why, as in docs/feed.md."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(f"{message} ({code})")
+        self.code = code
+
+
+class MessagesLost(FeedError):
+    """Messages of the feed are missing; ``item`` is the `Gap` or `Reset` that says which."""
+
+    def __init__(self, item: object) -> None:
+        super().__init__(f"messages are missing: {item}")
+        self.item = item
 
 
 class InvariantError(TickloomError):
