@@ -15,9 +15,9 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.archive_commands import archive_cli
 from stream.analyst_commands import analyst_cli
 from stream.api_commands import api_cli
+from stream.archive_commands import archive_cli
 from stream.errors import SettingsError, TickloomError
 from stream.listen_command import listen_cli
 from stream.logs import set_up_logging
