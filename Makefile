@@ -77,6 +77,10 @@ format: .venv-lint ## Rewrite the code in our style.
 env: ## Write .env with fresh secrets for `docker compose up`; keeps what is there.
 	@$(or $(PYTHON),python3) deploy/make_env.py
 
+.PHONY: vendor
+vendor: ## Fetch what the page bundles anew, as it is pinned; needs npm. ARGS="--update" takes another version in.
+	@deploy/vendor_page.sh $(ARGS)
+
 .PHONY: compose-check
 compose-check: env ## Check docker-compose.yml with the Compose that is installed.
 	@if docker compose version >/dev/null 2>&1; then docker compose config --quiet; \

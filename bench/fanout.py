@@ -1,12 +1,12 @@
 """How many messages does a gateway deliver to how many clients, how late, and at what cost?
 
-    python -m bench.fanout [--servers tickloom,websockets,...] [--cells 1000x1000,100x500] [--seconds 5] [--json FILE]
+    python -m bench.fanout [--servers tickloom,websockets,...] [--cells 1000x1000,...] [--seconds 5] [--json FILE]
 
-A cell is CLIENTS x MESSAGES a second; every client follows every message, in mode ``full``, as JSON of about 400
-bytes. One client in a hundred (of 100 or more) is stalled: it never reads. Messages are due by a schedule that waits
-for nothing, and their latency counts from when they were due to when the client's ``recv`` has returned them, to 1 %.
-The server is a process of its own; its CPU time is taken from the kernel over the time that counts, in which the
-network's work on loopback is in the sender's. ``per_core`` is deliveries in that time by CPU seconds of the server.
+A cell is CLIENTS x MESSAGES a second; every client follows every message, in mode ``full``, as JSON of about 450
+bytes. One client in a hundred (of 100 or more) is stalled: it never reads. Messages are due by a schedule that
+waits for nothing, and their latency counts from when they were due to when ``recv`` of the client has them, to 1 %.
+The server is a process of its own; its CPU time is taken from the kernel over the time that counts (the network's
+work on loopback is in the sender's). ``per_core`` is deliveries in that time by its CPU seconds.
 
 A server that does not keep up falls behind its schedule: `kept_up` says so, and latencies then say how far. All
 clients are one process with a compiled loop (`bench.fanout_clients`), which counts every message of every client.

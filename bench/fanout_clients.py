@@ -42,8 +42,8 @@ _NOTHING_WITHIN_S: Final = 30.0
 
 
 @compiled(cache=False)
-def _number(data: Any, at: int, digits: int) -> int:
-    value = 0
+def _number(data: Any, at: int, digits: int) -> Any:
+    value: Any = 0
     for place in range(at, at + digits):
         value = value * 10 + np.int64(data[place]) - 48
     return value
@@ -89,7 +89,8 @@ def _frames(data: Any, size: int, places: Any, client: int, due: Any, now_ns: in
     """Take all whole frames; return how many bytes they had."""
     at = 0
     while size - at >= 2:
-        length, header = np.int64(data[at + 1]) & 0x7F, 2
+        length: Any = np.int64(data[at + 1]) & 0x7F
+        header = 2
         if length == 126:
             header = 4
             if size - at < header:
@@ -107,7 +108,7 @@ def _frames(data: Any, size: int, places: Any, client: int, due: Any, now_ns: in
         body = at + header
         # {"type":"pr...
         if data[at] == 0x81 and length > places[0] and data[body + 9] == 112 and data[body + 10] == 114:
-            counts[1] += 1
+            counts[1] += window[0] <= now_ns < window[1]
             published_ns = _message(
                 data, body, length, places, client, due, now_ns, window[0], window[1], counts, buckets
             )
@@ -198,12 +199,10 @@ def run(port: int, path: str, subscribe: str, clients: int, stalled: int, second
     arguments = np.array([-1], np.int64), layout().as_array()
     _serve(idle.fileno(), *arguments, np.zeros(4, np.int64), np.zeros(1, np.int64), np.zeros(8, np.int64),
            np.zeros(_BUCKETS, np.int64), 0, 0)  # fmt: skip
-    sockets = [
-        _connect(port, path, subscribe.encode(), number >= clients - stalled) for number in range(clients)
-    ]
+    sockets = [_connect(port, path, subscribe.encode(), number >= clients - stalled) for number in range(clients)]
     reading = sockets[: clients - stalled]
     epoll = select.epoll(clients)
-    for number, client in enumerate(reading):
+    for client in reading:
         epoll.register(client.fileno(), select.EPOLLIN)
     fds = np.array([client.fileno() for client in reading])
     window = np.array([0, 0, _WARM_UP_NS, int(seconds * NS_PER_S)])

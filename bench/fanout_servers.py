@@ -2,9 +2,9 @@
 
     python -m bench.fanout_servers KIND CLIENTS RATE
 
-All run on uvloop and are given the same texts by the same open loop. `websockets` and `picows` write to all clients
-in turn. aiohttp and starlette wait for a client that is behind, so each client has a queue and a task, which is what
-their users do; one whose queue is full is let go. Ours is the gateway with all that it does, fed without Kafka.
+All run on uvloop and are given the same texts by the same open loop. `websockets` and `picows` write to all
+clients in turn. aiohttp and starlette wait for a client that is behind, so each client has a queue and a task, as
+their users do; one whose queue is full is let go. Ours is the gateway with all that it does, without Kafka.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final
 
 import numpy as np
@@ -183,7 +183,7 @@ async def picows_send(clients: int, rate_per_s: float) -> None:
 
     transports: set[WSTransport] = set()
 
-    class Listener(WSListener):  # type: ignore[misc]
+    class Listener(WSListener):
         def on_ws_connected(self, transport: WSTransport) -> None:
             transports.add(transport)
 
@@ -206,6 +206,7 @@ async def picows_send(clients: int, rate_per_s: float) -> None:
 async def tickloom(clients: int, rate_per_s: float) -> None:
     """Our gateway from its door to its sockets, with `Schedule` in the place of Kafka."""
     from exporters.feed_history import Segment
+    from exporters.feed_pacer import Rest
     from exporters.gateway import Gateway
     from stream.settings import Settings
 
@@ -217,12 +218,14 @@ async def tickloom(clients: int, rate_per_s: float) -> None:
             self._inlet.take(past, [Segment(len(past), 0, 1)], True, time.time_ns())
             fanout.show_all()
             await gathered(self._subscribed, clients)
-            schedule = Schedule(rate_per_s)
+            schedule, rest = Schedule(rate_per_s), Rest()
             while True:
+                rest.begin()
                 rows = schedule.take(limit=4096)
                 if len(rows):
                     self._inlet.take(rows, [Segment(len(rows), 0, 1)], False, time.time_ns())
                     self._pacer.poke()
+                await rest.end()
                 await schedule.wait()
 
         def _subscribed(self) -> int:
@@ -236,7 +239,7 @@ async def tickloom(clients: int, rate_per_s: float) -> None:
     await Straight(settings).run(asyncio.Event(), on_ready)
 
 
-SERVERS: Final[dict[str, Callable[[int, float], Awaitable[None]]]] = {
+SERVERS: Final[dict[str, Callable[[int, float], Coroutine[Any, Any, None]]]] = {
     "tickloom": tickloom,
     "websockets": websockets_broadcast,
     "aiohttp": aiohttp_queues,
@@ -247,4 +250,4 @@ SERVERS: Final[dict[str, Callable[[int, float], Awaitable[None]]]] = {
 if __name__ == "__main__":
     kind, clients, rate = sys.argv[1:]
     assert math.isfinite(float(rate))
-    uvloop.run(SERVERS[kind](int(clients), float(rate)))  # type: ignore[arg-type]
+    uvloop.run(SERVERS[kind](int(clients), float(rate)))

@@ -47,6 +47,23 @@ class Sink(Protocol):
         """
         ...
 
+    async def settle(self) -> None:
+        """Do what follows from the rows that were written; their offsets are committed after it.
+
+        Raises:
+            SinkUnavailable: not now.
+        """
+        ...
+
+    async def put_aside(self, batch: Batch, reason: str) -> None:
+        """Keep rows that the sink will never take where somebody finds them, if there is such a place.
+
+        Raises:
+            SinkUnavailable: not now.
+            SinkRejected: it will not take them there either.
+        """
+        ...
+
     async def check(self) -> None:
         """Ask for a sign of life; called when there is nothing to write.
 

@@ -1,6 +1,6 @@
 """The loop of an exporter that is a consumer of ``predictions`` with a group of its own.
 
-    getmany ─▶ Intake: decode, check, drop what we had ─▶ pending ─▶ sink.write ─▶ done ─▶ commit
+    getmany ─▶ Intake: decode, check, drop what we had ─▶ pending ─▶ sink.write ─▶ done ─▶ sink.settle ─▶ commit
 
 Kafka is the spool: an offset is committed only after the sink has acknowledged everything before it. While the
 sink is away we keep one batch, retry exactly that one and fetch nothing, so memory stays bounded and nobody
@@ -15,6 +15,8 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -34,6 +36,9 @@ logger = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.2  # how long `stop` may wait for getmany
 _COMMIT_EVERY_S: Final = 0.25  # a crash repeats at most this much to the sink; a commit costs a round trip
+_WORK_FOR_SETTLING: Final = (
+    9  # a sink that takes long to settle does it less often, a tenth of the time at the most
+)
 _CHECK_EVERY_S: Final = 1.0  # signs of life of an idle sink
 _WATCH_EVERY_S: Final = 2.0
 # The broker answers a fetch once it has this much, or after so long (half the age of a batch, if that is longer).
@@ -86,6 +91,8 @@ class Consumption(ConsumerRebalanceListener):
         self._consumer: Any = None
         self._epoch = ""
         self._committed_s = self._checked_s = 0.0
+        self._commit_every_s = _COMMIT_EVERY_S
+        self._committing = asyncio.Lock()
         self._refusals = 0
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -148,7 +155,7 @@ class Consumption(ConsumerRebalanceListener):
                 await self._flush(stop)
             elif not read:
                 await self._check_sink()
-            if self._done and time.monotonic() - self._committed_s > _COMMIT_EVERY_S:
+            if self._done and time.monotonic() - self._committed_s > self._commit_every_s:
                 await self._commit()
         await self._flush(stop)
 
@@ -163,23 +170,37 @@ class Consumption(ConsumerRebalanceListener):
 
     async def _deliver(self, batch: Batch, stop: asyncio.Event) -> bool:
         """Write a batch, however long it takes; return whether the sink has it (or will never take it)."""
+        try:
+            return await self._persist(partial(self._write, batch), stop)
+        except SinkRejected as error:
+            return await self._divide(batch, error, stop)
+
+    async def _persist(self, attempt: Callable[[], Awaitable[None]], stop: asyncio.Event) -> bool:
+        """Try until the sink is there; return False where ``stop`` was set before."""
         backoff = Backoff(_RETRY_LIMIT_S)
         while True:
-            started_s = time.monotonic()
             try:
-                await self._sink.write(batch)
+                await attempt()
             except SinkUnavailable as error:
                 self._sink_is_down(error)
                 self._metrics.on_retry()
                 if stop.is_set():
                     return False
                 await pause(stop, backoff.next_s())
-            except SinkRejected as error:
-                return await self._divide(batch, error, stop)
             else:
-                self._metrics.on_written(len(batch.rows), time.monotonic() - started_s)
                 self._sink_is_up()
                 return True
+
+    async def _write(self, batch: Batch) -> None:
+        started_s = time.monotonic()
+        await self._sink.write(batch)
+        self._metrics.on_written(len(batch.rows), time.monotonic() - started_s)
+
+    async def _put_aside(self, batch: Batch, reason: str) -> None:
+        try:
+            await self._sink.put_aside(batch, reason)
+        except SinkRejected as error:
+            logger.error("%s does not even keep the row as a dead letter: %s", self._sink.name, error)
 
     async def _divide(self, batch: Batch, error: SinkRejected, stop: asyncio.Event) -> bool:
         """Find the rows that the sink will not take, and write all others."""
@@ -188,6 +209,8 @@ class Consumption(ConsumerRebalanceListener):
                 if not await self._deliver(half, stop):
                     return False
             return True
+        if not await self._persist(partial(self._put_aside, batch, str(error)), stop):
+            return False
         self._metrics.on_refused(1)
         self._refusals += 1
         if self._refusals <= _REFUSALS_LOGGED:
@@ -219,9 +242,21 @@ class Consumption(ConsumerRebalanceListener):
         self._health.fail(self._sink.name, f"{error}; waiting, Kafka keeps what comes in")
 
     async def _commit(self) -> None:
+        # One at a time: a rebalance asks for a commit as well, and must not find half of what was settled.
+        async with self._committing:
+            await self._settle_and_commit(dict(self._done))
+
+    async def _settle_and_commit(self, done: dict[TopicPartition, int]) -> None:
+        started_s = self._committed_s = time.monotonic()
+        try:
+            await self._sink.settle()
+        except SinkUnavailable as error:
+            self._sink_is_down(error)
+            return
         self._committed_s = time.monotonic()
+        self._commit_every_s = max(_COMMIT_EVERY_S, _WORK_FOR_SETTLING * (self._committed_s - started_s))
         ours = self._consumer.assignment()
-        offsets = {partition: offset for partition, offset in self._done.items() if partition in ours}
+        offsets = {partition: offset for partition, offset in done.items() if partition in ours}
         if not offsets:
             return
         try:

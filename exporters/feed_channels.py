@@ -11,9 +11,10 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
-from exporters.feed_encode import encode_bars, encode_events, encode_predictions, encode_ticks
+from agents.features import COUNT
+from exporters.feed_encode import encode_bars, encode_events, encode_features, encode_predictions, encode_ticks
 from stream.clock import NS_PER_S
-from stream.records import PREDICTION, SYMBOL_BYTES, TICK, Records
+from stream.records import FEATURES_HEAD, PREDICTION, SYMBOL_BYTES, TICK, Records, features_record
 
 _CHAINED: Final[list[tuple[str, str]]] = [("symbol", f"S{SYMBOL_BYTES}"), ("seq", "<u8"), ("prev", "<u8")]
 
@@ -35,6 +36,15 @@ BAR: Final = np.dtype(
     ]
 )
 
+# Its seq is that of the prediction. The values are called as the message `feature_names` says.
+FEED_FEATURES: Final = np.dtype(
+    [
+        *_CHAINED,
+        *(field for field in FEATURES_HEAD.descr if field[0] not in ("symbol", "seq")),
+        features_record(COUNT).descr[-1],
+    ]
+)
+
 # Only ever JSON: what happens is told in words, and seldom.
 EVENT: Final = np.dtype([*_CHAINED, ("at_ns", "<i8"), ("event", object), ("details", object)])
 
@@ -44,11 +54,12 @@ class Channel:
     """A channel."""
 
     name: str
-    plural: Literal["predictions", "ticks", "bars", "events"]  # what the list in its messages is called
+    plural: Literal["predictions", "ticks", "bars", "events", "features"]  # what the list in its messages is called
     number: int  # in the header of binary messages: append only
     dtype: np.dtype[np.void]
     encode: Callable[[Records, Sequence[bytes]], list[bytes]]
     time_field: str  # what `replay_from_ns` is compared with
+    weight: int = 1  # so many rows of others are as long as one: there are as many fewer in memory and in a message
 
     @property
     def chained(self) -> bool:
@@ -71,6 +82,7 @@ CHANNELS: Final[Mapping[str, Channel]] = {
         Channel("model", "events", 5, EVENT, encode_events, "at_ns"),
         Channel("status", "events", 6, EVENT, encode_events, "at_ns"),
         Channel("halt", "events", 7, EVENT, encode_events, "at_ns"),
+        Channel("features", "features", 8, FEED_FEATURES, encode_features, "published_ns", weight=8),
     )
 }
 BAR_NS: Final = {"bar.1s": NS_PER_S, "bar.1m": 60 * NS_PER_S}

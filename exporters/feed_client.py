@@ -30,6 +30,7 @@ _KERNEL_UNSENT_BYTES: Final = 64 << 10
 # A close waits until the client has read what was sent before; one that reads nothing is cut off after this.
 _CLOSE_WITHIN_S: Final = 5.0
 _LOOK_EVERY_S: Final = 0.005
+_OPEN: Final = State.OPEN
 _REASON_BYTES: Final = 123  # of a close frame, says RFC 6455
 
 
@@ -48,6 +49,9 @@ class FeedClient:
         self.is_binary = connection.subprotocol == BINARY_PROTOCOL
         self._deflates = bool(connection.protocol.extensions)
         self._connection, self._queue_items, self._metrics = connection, queue_items, metrics
+        # Looked up once: they are called for every frame of every client.
+        self._protocol, self._transport_write = connection.protocol, connection.transport.write
+        self._unsent_bytes = connection.transport.get_write_buffer_size
         self._held: deque[tuple[Held, int]] = deque()  # with when it was held, ns
         self._held_items = 0
         self._snapshot_items = 0
@@ -59,12 +63,12 @@ class FeedClient:
     @property
     def open(self) -> bool:
         """Whether anything can still be sent."""
-        return not self._closing and self._connection.state is State.OPEN
+        return not self._closing and self._protocol.state is State.OPEN
 
     @property
     def drained(self) -> bool:
         """Whether all that was sent has left for the network: what comes now would not wait behind it."""
-        return not self._held and self._connection.transport.get_write_buffer_size() == 0
+        return not self._held and self._unsent_bytes() == 0
 
     @property
     def holding(self) -> bool:
@@ -88,9 +92,10 @@ class FeedClient:
 
     def post(self, held: Held) -> None:
         """Send a frame after all before it; close the client when too much waits for it."""
-        if not self.open:
+        # The way of nearly every frame, for every client: few properties and calls on it.
+        if self._closing or self._protocol.state is not _OPEN:
             return
-        if not self._held and self._room():
+        if not self._held and self._unsent_bytes() < _TRANSPORT_BYTES:
             self._write(held)
             return
         self._held.append((held, time.monotonic_ns()))
@@ -143,11 +148,11 @@ class FeedClient:
             await asyncio.wait(self._tasks)
 
     def _room(self) -> bool:
-        return self._connection.transport.get_write_buffer_size() < _TRANSPORT_BYTES
+        return self._unsent_bytes() < _TRANSPORT_BYTES
 
     def _write(self, held: Held) -> None:
         # Frames are whole messages and `websockets` writes whole frames too (pong, close), so both may write.
-        self._connection.transport.write(held.deflated() if self._deflates else held.frame)
+        self._transport_write(held.deflated() if self._deflates else held.frame)
         self._metrics.sent += held.items
         if held.last is not None:
             self._delivered = held.last

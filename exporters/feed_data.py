@@ -76,6 +76,21 @@ class Bar(TypedDict):
     skipped: NotRequired[_Skipped]
 
 
+class FeatureRow(TypedDict):
+    """What the model saw when it made the prediction of the same symbol and seq."""
+
+    symbol: str
+    seq: _Seq
+    prev: _Prev
+    event_ns: Annotated[int, Field(description="of the tick, at the venue")]
+    ref_price: float
+    feature_hash: Annotated[str, Field(pattern="^[0-9a-f]{16}$", description="of the values, as records have them")]
+    published_ns: Annotated[int, Field(description="the row was sent to Kafka, with its prediction")]
+    names_id: Annotated[str, Field(pattern="^[0-9a-f]{16}$", description="of the message `feature_names`")]
+    values: Annotated[dict[str, float], Field(description="by name, in their order")]
+    skipped: NotRequired[_Skipped]
+
+
 class Event(TypedDict):
     """Something about a symbol, or about a model: see docs/feed.md."""
 
@@ -99,6 +114,7 @@ class Snapshot(TypedDict):
     ticks: NotRequired[list[Tick]]
     bars: NotRequired[list[Bar]]
     events: NotRequired[list[Event]]
+    features: NotRequired[list[FeatureRow]]
 
 
 class PredictionMessage(TypedDict):
@@ -128,6 +144,15 @@ class BarMessage(TypedDict):
     bars: list[Bar]
 
 
+class FeaturesMessage(TypedDict):
+    """Rows of features, in order."""
+
+    type: Literal["features"]
+    epoch: Epoch
+    send_ns: _SendNs
+    features: list[FeatureRow]
+
+
 class EventMessage(TypedDict):
     """Events, in order."""
 
@@ -137,4 +162,4 @@ class EventMessage(TypedDict):
     events: list[Event]
 
 
-Data = Snapshot | PredictionMessage | TickMessage | BarMessage | EventMessage
+Data = Snapshot | PredictionMessage | TickMessage | BarMessage | EventMessage | FeaturesMessage

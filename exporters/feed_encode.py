@@ -33,6 +33,13 @@ _BAR: Final = (
     b'"last_seq":%d,"published_ns":%d'
 )
 
+_FEATURES: Final = (
+    b'{"symbol":%b,"seq":%d,"prev":%d,"event_ns":%d,"ref_price":%b,"feature_hash":"%016x","published_ns":%d,'
+    b'"names_id":"%016x","values":'
+)
+# By names_id, for all of a process: what an id means never changes.
+_VALUES: Final[dict[int, tuple[bytes, int]]] = {}  # a template, and how many it takes
+
 
 def encode_predictions(rows: Records, names: Sequence[bytes]) -> list[bytes]:
     """Return each of ``PREDICTION[N]``.
@@ -84,6 +91,37 @@ def encode_events(rows: Records, names: Sequence[bytes]) -> list[bytes]:
     columns = [names, *_integers(rows, "seq", "prev", "at_ns"), rows["event"].tolist(), rows["details"].tolist()]
     template = b'{"symbol":%b,"seq":%d,"prev":%d,"at_ns":%d,"event":%b,"details":%b'
     return [template % values for values in zip(*columns, strict=True)]
+
+
+def name_features(names_id: int, names: Sequence[str]) -> None:
+    """Say what the values of rows with this ``names_id`` are called; `encode_features` has to know."""
+    template = b"{%b}" % b",".join(orjson.dumps(name).replace(b"%", b"%%") + b":%b" for name in names)
+    _VALUES[names_id] = template, len(names)
+
+
+def encode_features(rows: Records, names: Sequence[bytes]) -> list[bytes]:
+    """Return each of ``FEED_FEATURES[N]``, values by name.
+
+    Raises:
+        KeyError: nobody has said what the values are called.
+    """
+    heads = [
+        names,
+        *_integers(rows, "seq", "prev", "event_ns"),
+        _decimals(rows["ref_price"]),
+        *_integers(rows, "feature_hash", "published_ns", "names_id"),
+    ]
+    width = rows["values"].shape[1]
+    values = _decimals(rows["values"].reshape(-1))
+    return [
+        _FEATURES % head + _named(head[-1], values[start : start + width])
+        for head, start in zip(zip(*heads, strict=True), range(0, len(values), width), strict=True)
+    ]
+
+
+def _named(names_id: int, values: list[bytes]) -> bytes:
+    template, count = _VALUES[names_id]
+    return template % tuple(values[:count])
 
 
 def encode_symbol_name(symbol: bytes) -> bytes:

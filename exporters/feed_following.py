@@ -1,4 +1,7 @@
-"""What one client gets of one channel, slot by slot, in arrays: the fan-out looks at nothing else."""
+"""What one client gets of one channel, slot by slot, in arrays: the fan-out looks at nothing else.
+
+Arrays are never written to, only replaced: clients that are at the same point share them (`Fanout.flush`).
+"""
 
 from collections.abc import Callable
 
@@ -20,6 +23,7 @@ class Following:
         self.subscriptions = Subscriptions()
         # By catch-up: whether it still brings the past of a symbol, which must come before what is new.
         self.held_back: list[HoldsBack] = []
+        self.told = 0  # messages that come before the first row
         self.forget()
 
     def forget(self) -> None:
@@ -28,8 +32,8 @@ class Following:
         self.full: NDArray[np.bool_] = np.zeros(0, bool)  # followed with `full`
         self.waits: NDArray[np.bool_] = np.zeros(0, bool)  # followed, and behind a catch-up
         self.had: Int64s = np.zeros(0, np.int64)  # how many there were when it got the newest (`latest`)
-        self.intervals_ns: Int64s = np.zeros(0, np.int64)  # of `throttle`
         self.due_ns: Int64s = np.zeros(0, np.int64)  # when `throttle` allows the next
+        self.intervals_ns: Int64s = np.zeros(0, np.int64)  # of `throttle`
         self._note()
 
     def refresh(self, board: Board) -> None:
@@ -55,6 +59,12 @@ class Following:
         self.due_ns = np.concatenate([self.due_ns, more])
         self._note()
 
+    def advance(self, slots: Int64s, counts: Int64s, now_ns: int) -> None:
+        """Take note that the newest of some slots is sent at ``now_ns``; ``counts`` is of all slots."""
+        self.had, self.due_ns = self.had.copy(), self.due_ns.copy()
+        self.had[slots] = counts[slots]
+        self.due_ns[slots] = now_ns + self.intervals_ns[slots]
+
     @property
     def followed(self) -> NDArray[np.bool_]:
         """What comes now: ``bool[slots]``."""
@@ -64,3 +74,5 @@ class Following:
         # The same for clients that get the same `full` messages; empty for none.
         self.full_key = self.full.tobytes() if self.full.any() else b""
         self.follows_latest = bool(self.latest.any())
+        self.latest_key = self.latest.tobytes() if self.follows_latest else b""
+        self.throttles = bool(self.intervals_ns.any())

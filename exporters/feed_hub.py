@@ -30,7 +30,7 @@ class Hub:
         """
         self.clients: set[FeedClient] = set()
         self.channels: dict[str, Fanout] = {
-            name: Fanout(channel, metrics, clock, memory) for name, channel in CHANNELS.items()
+            name: Fanout(channel, metrics, clock, memory // channel.weight) for name, channel in CHANNELS.items()
         }
         self._metrics, self._clock = metrics, clock
         metrics.queues = lambda: [client.waiting for client in self.clients]

@@ -13,7 +13,7 @@ from typing_extensions import TypedDict  # pydantic asks for it below Python 3.1
 SCHEMA_VERSION: Final = 1
 
 MessageId = int | str | None
-ChannelName = Literal["prediction", "tick", "bar.1s", "bar.1m", "model", "status", "halt"]
+ChannelName = Literal["prediction", "tick", "bar.1s", "bar.1m", "model", "status", "halt", "features"]
 ModeName = Literal["latest", "full", "throttle"]
 
 _Id = Annotated[MessageId, Field(description="echoed in the answer")]
@@ -199,6 +199,23 @@ class EpochMessage(TypedDict):
     server_ns: int
 
 
+class FeatureName(TypedDict):
+    """A feature."""
+
+    name: str
+    unit: str
+    formula: str
+
+
+class FeatureNames(TypedDict):
+    """What the values of rows with this `names_id` are, in their order. Comes before the first of them."""
+
+    type: Literal["feature_names"]
+    channel: Literal["features"]
+    names_id: str
+    features: list[FeatureName]
+
+
 class Resumed(TypedDict):
     """What was missed has been sent; it goes on live."""
 
@@ -263,6 +280,7 @@ Said = (
     | Error
     | Warn
     | EpochMessage
+    | FeatureNames
     | Resumed
     | Reset
     | ReplayCompleted

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -322,22 +322,29 @@ class _Session:
         self._client.post(Held(message_frame(plain)))
 
 
-def origin_is_ours(request: HttpRequest, has_token: bool) -> bool:
+def origin_is_ours(request: HttpRequest, has_token: bool, others: Set[str] = frozenset()) -> bool:
     """Return whether a browser on this page may connect; a client that is no browser sends no Origin.
 
-    A page from this machine may, and one from the gateway itself. What the gateway itself is called comes from the
-    client (the Host header), and a name of somebody else can be made to point here. So that counts only where a
-    token is needed as well; without one we listen on loopback only.
+    A page from this machine may, and one from the gateway's host: the API serves it, on another port. What that
+    host is called comes from the client (the Host header), and a name of somebody else can be made to point here.
+    So that counts only where a token is needed as well; without one we listen on loopback only.
+
+    Args:
+        request: with ``Origin`` and ``Host``.
+        has_token: a token is needed.
+        others: origins that may besides, as ``https://desk.example``.
     """
     origins = request.headers.get_all("Origin")
     if not origins:
         return True
     if len(origins) > 1:
         return False
+    hosts = request.headers.get_all("Host")
     try:
-        origin = urlsplit(origins[0])
-        if origin.hostname in _LOOPBACK:
-            return True
+        origin = urlsplit(origins[0]).hostname
+        host = urlsplit(f"//{hosts[0]}").hostname if len(hosts) == 1 else None
     except ValueError:
         return False
-    return has_token and bool(origin.netloc) and request.headers.get_all("Host") == [origin.netloc]
+    if origin in _LOOPBACK or origins[0] in others:
+        return True
+    return has_token and origin is not None and origin == host

@@ -7,7 +7,7 @@ cluster answers, or a topic that ends before where we were, everything is forgot
 
 import asyncio
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from exporters.cluster import cluster_id
 from exporters.feed_history import Segment
 from exporters.feed_inlets import Inlet
-from exporters.feed_pacer import Pacer
+from exporters.feed_pacer import Pacer, Rest
 from exporters.waiting import BROKER_PATIENCE_S, Backoff, pause
 from stream.clock import Clock
 from stream.records import Records, join_records
@@ -27,6 +27,8 @@ from stream.settings import Settings
 from stream.telemetry import Health
 
 logger = logging.getLogger(__name__)
+
+Prepare = Callable[[Sequence[Any]], Awaitable[None]]
 
 FEED: Final = "feed"  # the part of our health that is a problem until the past is read
 # Blocks of a partition that are read for the first snapshot: at 500 blocks a second those of 4 s, of a quiet market
@@ -52,6 +54,7 @@ class Tail:
         health: Health,
         clock: Clock,
         part: str = FEED,
+        prepare: Prepare | None = None,
     ) -> None:
         """Make it; `run` runs it.
 
@@ -63,6 +66,7 @@ class Tail:
             health: told when Kafka is away, or has not been read yet.
             clock: gives the time at which rows were read.
             part: what this is called in ``health``.
+            prepare: awaited with messages before ``inlet`` reads them.
         """
         self.lag_blocks: dict[int, int] = {}  # of the first topic; always the same object
         self._settings, self._topics, self._inlet = settings, topics, inlet
@@ -73,6 +77,8 @@ class Tail:
         self._past_ends: dict[TopicPartition, int] = {}  # where the past ends that is being read, if it is
         self._consumer: Any = None
         self._backoff = Backoff(_RETRY_LIMIT_S)
+        self._rest = Rest()
+        self._prepare = prepare
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set."""
@@ -140,11 +146,14 @@ class Tail:
         while not stop.is_set():
             read = await self._consumer.getmany(timeout_ms=int(_POLL_S * 1000))
             read_ns = self._clock()
+            self._rest.begin()
             if watch.done():
                 watch.result()  # raises what the broker did not answer
             parts: list[Records] = []
             segments: list[Segment] = []
             for partition, messages in read.items():
+                if self._prepare is not None:
+                    await self._prepare(messages)
                 rows = self._inlet.read(partition.topic, partition.partition, messages)
                 self._next[partition] = await self._consumer.position(partition)
                 if len(rows):
@@ -154,6 +163,7 @@ class Tail:
                 rows = parts[0] if len(parts) == 1 else _join(parts)
                 await self._hand_on(rows, segments, read_ns)
             self._finish_past()
+            await self._rest.end()
 
     async def _hand_on(self, rows: Records, segments: list[Segment], read_ns: int) -> None:
         start = 0

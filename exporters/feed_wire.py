@@ -91,8 +91,9 @@ def items_frames(
         send_ns,
         channel.plural.encode(),
     )
-    for start in range(0, len(items), MAX_ITEMS):
-        part = items[start : start + MAX_ITEMS]
+    most = MAX_ITEMS // channel.weight
+    for start in range(0, len(items), most):
+        part = items[start : start + most]
         yield _text(b"%b%b]}" % (head, b",".join(part))), len(part)
 
 
@@ -105,14 +106,15 @@ def records_frames(
     send_ns: int,
 ) -> Iterator[tuple[bytes, int]]:
     """Yield frames that hold records, and how many are in each."""
-    for start in range(0, len(rows), MAX_RECORDS):
-        part = rows[start : start + MAX_RECORDS]
+    most = MAX_RECORDS // channel.weight
+    for start in range(0, len(rows), most):
+        part = rows[start : start + most]
         header = np.zeros(1, FEED_HEADER)
         header["magic"], header["version"], header["channel"] = FEED_MAGIC, FEED_VERSION, channel.number
         header["is_snapshot"], header["has_skipped"] = is_snapshot, skipped is not None
         header["count"], header["record_bytes"] = len(part), channel.dtype.itemsize
         header["send_ns"], header["epoch"] = send_ns, b"" if epoch is None else epoch.encode()
-        counts = b"" if skipped is None else skipped[start : start + MAX_RECORDS].astype("<u4").tobytes()
+        counts = b"" if skipped is None else skipped[start : start + most].astype("<u4").tobytes()
         data = header.tobytes() + part.tobytes() + counts
         yield Frame(Opcode.BINARY, data).serialize(mask=False), len(part)
 

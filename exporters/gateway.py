@@ -1,4 +1,4 @@
-"""The gateway: the WebSocket feed at ``/feed``, and the page, on one port.
+"""The gateway: the WebSocket feed at ``/feed``.
 
     topics  ─▶ feed_tail ─▶ feed_inlets ─▶ feed_fanout, one per channel ─▶ feed_client ─▶ desks, browsers
     (Kafka)                 rows, bars     JSON once, history in memory    queue          feed_session answers them
@@ -28,6 +28,8 @@ from exporters.feed_archive import Archive, make_readers
 from exporters.feed_asyncapi import as_json
 from exporters.feed_auth import Door
 from exporters.feed_channels import BAR_NS
+from exporters.feed_feature_inlet import FeatureInlet
+from exporters.feed_http import http_response
 from exporters.feed_hub import Hub
 from exporters.feed_inlets import (
     Inlet,
@@ -41,10 +43,9 @@ from exporters.feed_messages import GoingAway
 from exporters.feed_metrics import FeedMetrics
 from exporters.feed_model_inlet import MODEL_TOPICS, ModelInlet
 from exporters.feed_pacer import Pacer
-from exporters.feed_page import http_response, page_response
 from exporters.feed_session import FIRST_STEP_WITHIN_S, HEARTBEAT_EVERY_S, Rules, origin_is_ours
 from exporters.feed_session import serve as serve_session
-from exporters.feed_tail import FEED, Tail
+from exporters.feed_tail import FEED, Prepare, Tail
 from exporters.intake import Intake
 from exporters.metrics import IntakeMetrics
 from exporters.protocol import BINARY_PROTOCOL, JSON_PROTOCOL, MAX_INBOUND_BYTES, Close
@@ -52,7 +53,7 @@ from stream.clock import NS_PER_S, Clock, wall_ns
 from stream.errors import SettingsError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
-from stream.topics import MODELS, PREDICTIONS, REJECTED_TICKS, TICKS, await_topics
+from stream.topics import FEATURES, MODELS, PREDICTIONS, REJECTED_TICKS, TICKS, await_topics
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +66,13 @@ _CLOSE_WITHIN_S: Final = 2.0
 _PING_EVERY_S: Final = 20.0
 _PONG_WITHIN_S: Final = 40.0
 # Topics that are read once somebody follows one of their channels.
-_ON_DEMAND: Final = {"tick": TICKS, "halt": TICKS, "status": REJECTED_TICKS, "model": MODELS}
+_ON_DEMAND: Final = {
+    "tick": TICKS,
+    "halt": TICKS,
+    "status": REJECTED_TICKS,
+    "model": MODELS,
+    "features": FEATURES,
+}
 _COMPRESS: Final = "compress=deflate"  # in the query of /feed
 
 
@@ -74,7 +81,6 @@ class Addresses:
     """Where a running gateway listens."""
 
     feed: str  # ws://HOST:PORT/feed
-    page: str  # http://HOST:PORT/
     telemetry: str  # http://HOST:PORT
 
 
@@ -82,7 +88,7 @@ OnReady = Callable[[Addresses], None]
 
 
 async def run_gateway(settings: Settings, stop: asyncio.Event, on_ready: OnReady | None = None) -> None:
-    """Serve the feed and the page until ``stop`` is set; then tell the clients and close.
+    """Serve the feed until ``stop`` is set; then tell the clients and close.
 
     Args:
         settings: ``kafka`` must be set.
@@ -124,7 +130,9 @@ class Gateway:
         self._hub = Hub(self._metrics, clock, settings.gateway_memory)
         self._pacer = Pacer(self._hub.flush)
         self._inlet = PredictionInlet(self._hub, Intake(self._intake_metrics), self._metrics)
+        self._features = FeatureInlet(self._hub, str(settings.kafka), self._intake_metrics)
         self._door = Door(settings)
+        self._origins = frozenset((settings.gateway_origins or "").replace(" ", "").split(","))
         readers = make_readers()
         self._rules = Rules(
             self._hub,
@@ -134,6 +142,7 @@ class Gateway:
             {
                 "prediction": Archive(settings, topic, decode_predictions, readers),
                 "tick": Archive(settings, TICKS, decode_ticks, readers),
+                "features": Archive(settings, FEATURES, self._features.decode_past, readers),
             },
             self._want,
             settings.gateway_queue,
@@ -156,10 +165,8 @@ class Gateway:
             server = await self._listen()
             port = server.sockets[0].getsockname()[1]
             host = f"[{settings.host}]" if ":" in settings.host else settings.host
-            where = Addresses(
-                f"ws://{host}:{port}/feed", f"http://{host}:{port}/", f"http://{host}:{telemetry.port}"
-            )
-            logger.info("feed at %s, page at %s", where.feed, where.page)
+            where = Addresses(f"ws://{host}:{port}/feed", f"http://{host}:{telemetry.port}")
+            logger.info("feed at %s", where.feed)
             if on_ready is not None:
                 on_ready(where)
             ready = asyncio.Event()
@@ -215,6 +222,8 @@ class Gateway:
                 await self._tail([TICKS], TickInlet(self._hub), topic)
             case "ticks.rejected":
                 await self._tail([REJECTED_TICKS], RejectedInlet(self._hub), topic)
+            case "features":
+                await self._tail([FEATURES], self._features, topic, self._features.prepare)
             case _:
                 await self._tail(MODEL_TOPICS, ModelInlet(self._hub), topic)
 
@@ -223,8 +232,8 @@ class Gateway:
         await self._inlet.begin_bars()
         await asyncio.Event().wait()  # a task that ends ends the gateway
 
-    async def _tail(self, topics: Sequence[str], inlet: Inlet, part: str) -> None:
-        tail = Tail(self._settings, topics, inlet, self._pacer, self._health, self._clock, part)
+    async def _tail(self, topics: Sequence[str], inlet: Inlet, part: str, prepare: Prepare | None = None) -> None:
+        tail = Tail(self._settings, topics, inlet, self._pacer, self._health, self._clock, part, prepare)
         if part == FEED:
             self._metrics.lag_blocks = tail.lag_blocks
         # Never told to stop: clients get what comes until they are closed.
@@ -279,8 +288,8 @@ class Gateway:
         if path == "/asyncapi.json":
             return http_response(HTTPStatus.OK, as_json(), "application/json")
         if path != "/feed":
-            return page_response(path)
-        if not origin_is_ours(request, not self._door.open):
+            return http_response(HTTPStatus.NOT_FOUND, b"the feed is at /feed; the page is of `tickloom api`\n")
+        if not origin_is_ours(request, not self._door.open, self._origins):
             self._metrics.refused["origin"] += 1
             return http_response(HTTPStatus.FORBIDDEN, b"the feed is not for pages of other sites (Origin)\n")
         if self._connections >= self._settings.gateway_clients:

@@ -170,15 +170,15 @@ class Intake:
             logger.warning("from here on, bad input is only counted: see tickloom_bad_blocks_total")
 
 
-def plausible(rows: Records) -> NDArray[np.bool_]:
-    """Return which ``PREDICTION[N]`` rows can be true: ``bool[N]``.
+def plausible(rows: Records, finite: tuple[str, ...] = _FINITE) -> NDArray[np.bool_]:
+    """Return which ``PREDICTION[N]`` (or FEATURES) rows can be true: ``bool[N]``.
 
     A symbol is printable ASCII, a seq starts at 1, prices and probabilities are finite, a position is in bounds.
     """
     good = readable_symbols(rows["symbol"])
     good &= (rows["seq"] >= 1) & (rows["seq"] < 1 << 53)  # 2**53: readers with doubles count exactly up to there
     good &= (rows["source_offset"] >= 0) & (rows["source_offset"] < _OFFSETS) & (rows["source_index"] < _INDICES)
-    for name in _FINITE:
+    for name in finite:
         good &= np.isfinite(rows[name])
     return good
 

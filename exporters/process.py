@@ -47,6 +47,7 @@ async def run_sink(
     max_age_s: float,
     on_ready: OnReady | None = None,
     side_flows: Sequence[SideFlow] = (),
+    side_sink: Callable[[], Sink] | None = None,
 ) -> None:
     """Take predictions to ``sink`` until ``stop`` is set; then drain, commit and close it.
 
@@ -59,6 +60,7 @@ async def run_sink(
         max_age_s: a smaller one is written at this age.
         on_ready: told the URL of ``/metrics`` and ``/health``.
         side_flows: what else goes there.
+        side_sink: makes the sink of a side flow, which is closed at the end; all go to ``sink`` without it.
     """
     registry = CollectorRegistry()
     intake_metrics, sink_metrics = IntakeMetrics(registry), SinkMetrics(registry)
@@ -77,20 +79,22 @@ async def run_sink(
         }
 
     side_metrics = [SinkMetrics(registry, flow.name) for flow in side_flows]
-    consume = partial(Consumption, settings, sink=sink, health=health, max_rows=max_rows, max_age_s=max_age_s)
-    intake = Intake(intake_metrics)
-    consumptions = [consume(topic=PREDICTIONS, group=group_of(exporter), intake=intake, metrics=sink_metrics)]
-    for flow, metrics in zip(side_flows, side_metrics, strict=True):
+    side_sinks = [sink if side_sink is None else side_sink() for _ in side_flows]
+    consume = partial(Consumption, settings, health=health, max_rows=max_rows, max_age_s=max_age_s)
+    group, intake = group_of(exporter), Intake(intake_metrics)
+    consumptions = [consume(topic=PREDICTIONS, group=group, sink=sink, intake=intake, metrics=sink_metrics)]
+    for flow, its_sink, metrics in zip(side_flows, side_sinks, side_metrics, strict=True):
         group = group_of(f"{exporter}-{flow.name}")
         door = PlainIntake(flow.dtype, intake_metrics) if flow.door is None else flow.door(intake_metrics)
-        consumptions.append(consume(topic=flow.topic, group=group, intake=door, metrics=metrics))
+        consumptions.append(consume(topic=flow.topic, group=group, sink=its_sink, intake=door, metrics=metrics))
     try:
         async with TelemetryServer(health, registry, figures, settings.host, settings.exporter_port) as telemetry:
             if on_ready is not None:
                 on_ready(f"http://{telemetry.host}:{telemetry.port}")
             await _run_all(consumptions, stop)
     finally:
-        await sink.close()
+        for each in {id(one): one for one in (sink, *side_sinks)}.values():
+            await each.close()
     logger.info("exporter %s: wrote %d predictions", exporter, sink_metrics.written)
 
 

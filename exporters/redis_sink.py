@@ -98,6 +98,12 @@ class RedisSink:
         self._newest.put(rows)
         self._epoch = batch.epoch
 
+    async def settle(self) -> None:
+        """Nothing follows from what was written."""
+
+    async def put_aside(self, batch: Batch, reason: str) -> None:
+        """There is no place for it: Kafka has the rows, and the log says which."""
+
     async def check(self) -> None:
         """Ask whether Redis is there and still has what we wrote; warm it up when it does not.
 

@@ -167,6 +167,18 @@ class Registry:
             return None
         return self._json(version, "card.json")
 
+    def card_file(self, version: str, name: str) -> bytes:
+        """Return a card of a version as it was published.
+
+        Args:
+            version: which.
+            name: one of `CARDS`.
+
+        Raises:
+            RegistryError: there is no such version, or it was published without one.
+        """
+        return self._read(version, name)
+
     def resolve(self, text: str) -> str:
         """Return the version that somebody means: by its name, role, number, model id, or the newest of a name.
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stream.analyst_commands import analyst_cli
 from stream.api_commands import api_cli
 from stream.errors import SettingsError, TickloomError
 from stream.listen_command import listen_cli
@@ -22,6 +23,7 @@ from stream.logs import set_up_logging
 from stream.model_commands import models_cli
 from stream.retrain_commands import retrain_cli
 from stream.roles import run_until_stopped
+from stream.running import beside_demo
 from stream.settings import LoadedSettings, Settings, load_settings, masked
 
 cli = typer.Typer(
@@ -33,6 +35,7 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+cli.add_typer(analyst_cli)
 cli.add_typer(api_cli)
 cli.add_typer(listen_cli)
 cli.add_typer(models_cli)
@@ -281,7 +284,7 @@ def topics(
     from stream import inspection
     from stream.topics import forget_state as forget
 
-    settings = _load(kafka=kafka).settings
+    settings = beside_demo(_load(kafka=kafka).settings)
     if forget_state:
         if not yes:
             raise SettingsError(
@@ -302,7 +305,7 @@ def state(
     """Show what the engine remembers of a symbol, as of its last checkpoint."""
     from stream import inspection
 
-    settings = _load(kafka=kafka).settings
+    settings = beside_demo(_load(kafka=kafka).settings)
     row = asyncio.run(inspection.state(settings, symbol))
     if row is None:
         typer.echo(f"tickloom: no state for {symbol!r}: it has not ticked, or no checkpoint is done yet", err=True)
@@ -332,7 +335,7 @@ def _control(kind: str, symbols: list[str], at: datetime | None, kafka: str | No
     from stream import control
     from stream.records import TickKind
 
-    settings = _load(kafka=kafka).settings
+    settings = beside_demo(_load(kafka=kafka).settings)
     ticks = control.control_ticks(TickKind[kind], symbols, at)
     asyncio.run(control.publish_control(settings, ticks))
     since = ticks["event_ns"][0].astype("datetime64[ns]")

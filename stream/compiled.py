@@ -22,7 +22,7 @@ _OURS: Final = re.compile(rb"^from ((?:stream|agents|models|exporters)[\w.]*) im
 
 def fingerprint(root: Path) -> str:
     """Return what changes with the compiled code of the packages below ``root``, and with numba's version."""
-    files = [path for name in ("stream", "agents", "models") for path in (root / name).rglob("*.py")]
+    files = [path for name in ("stream", "agents", "models", "exporters") for path in (root / name).rglob("*.py")]
     texts = {path: path.read_bytes() for path in files}
     todo = [path for path, text in texts.items() if b"stream.compiled" in _OURS.findall(text)]
     reached: set[Path] = set()

@@ -245,9 +245,9 @@ async def run_exchange(
 async def run_exporter(settings: Settings, stop: asyncio.Event, sink: str) -> None:
     """Write predictions to a sink until ``stop`` is set; then drain and commit."""
     from exporters import redis_sink
-    from exporters.clickhouse import sink as clickhouse_sink
+    from exporters.clickhouse.export import run_clickhouse
 
-    await {"redis": redis_sink.run_redis, "clickhouse": clickhouse_sink.run_clickhouse}[sink](settings, stop)
+    await {"redis": redis_sink.run_redis, "clickhouse": run_clickhouse}[sink](settings, stop)
 
 
 async def run_outcomes(settings: Settings, stop: asyncio.Event) -> None:

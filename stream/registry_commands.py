@@ -12,6 +12,7 @@ import typer
 
 from stream.errors import RegistryError, ServerError
 from stream.logs import set_up_logging
+from stream.running import beside_demo
 from stream.settings import Settings, load_settings
 from stream.topics import broker
 
@@ -38,7 +39,7 @@ def _settings(context: typer.Context, **flags: Any) -> Settings:
     common = context.find_root().params
     settings = load_settings({**flags, "log_level": common.get("log_level")}, config=common.get("config")).settings
     set_up_logging(settings.log_level)
-    return settings
+    return beside_demo(settings)
 
 
 def _registry(settings: Settings) -> "Registry":

@@ -43,6 +43,10 @@ class Settings(BaseModel):
     data_dir: Path = Field(Path(".tickloom"), description="everything that the embedded servers and workers keep")
     kafka: str | None = Field(None, description="HOST:PORT[,HOST:PORT] of a Kafka cluster")
     clickhouse: SecretStr | None = Field(None, description="clickhouse://USER:PASSWORD@HOST:PORT/DATABASE")
+    clickhouse_analyst: SecretStr | None = Field(
+        None,
+        description="the same, of a user who may only look, for `tickloom sql` and the like; none is `clickhouse`",
+    )
     redis: SecretStr | None = Field(None, description="redis://[:PASSWORD@]HOST:PORT/DB or rediss://")
     host: str = Field("127.0.0.1", description="address that the feed and the metrics listen on")
 
@@ -123,13 +127,16 @@ class Settings(BaseModel):
     redis_stream_maxlen: int = Field(10_000, ge=1, description="batches kept in the stream of predictions")
     clickhouse_batch_rows: int = Field(20_000, ge=1, le=1_000_000, description="rows of an insert, at the most")
     clickhouse_flush_s: float = Field(0.5, gt=0, le=60, description="age at which a smaller batch is inserted")
-    gateway_port: Port = Field(8765, description="WebSocket feed and page; 0 picks a free port")
+    gateway_port: Port = Field(8765, description="WebSocket feed; 0 picks a free port")
     gateway_queue: int = Field(8192, ge=16, description="messages held for a slow client of a full feed")
     gateway_clients: int = Field(1000, ge=1, le=100_000, description="connections of a gateway, at the most")
     gateway_memory: int = Field(
         131_072, ge=1024, le=1 << 24, description="messages of each channel that a client can resume from at once"
     )
     gateway_shared_port: bool = Field(False, description="several gateways of one machine listen on one port")
+    gateway_origins: str | None = Field(
+        None, description="pages of other hosts that may connect, with commas between: https://desk.example"
+    )
     feed_token: SecretStr | None = Field(
         None, description="token that feed clients must present; several with commas between"
     )
@@ -150,6 +157,13 @@ class Settings(BaseModel):
         description="ws[s]://HOST:PORT/feed as browsers reach it; none is the gateway's port",
     )
     api_timeout_s: float = Field(15.0, ge=0.1, le=600, description="an answer takes no longer than this")
+    api_queries: int = Field(4, ge=1, le=64, description="questions to ClickHouse at a time; others wait")
+    api_rate_per_s: float = Field(
+        100.0, gt=0, le=1e6, description="requests of a client (a token, else an address) in the long run"
+    )
+    api_origins: str | None = Field(
+        None, description="pages of other sites that may read the API: https://HOST,...; none is none"
+    )
 
     # What came of predictions.
     cost_bps: float = Field(1.0, ge=0, le=1e4, description="what a position is taken to cost, in and out again")
@@ -215,11 +229,12 @@ class Settings(BaseModel):
                 raise ValueError("HOST:PORT, or several with commas between; a port is 1 to 65535")
         return value
 
-    @field_validator("clickhouse", "redis")
+    @field_validator("clickhouse", "clickhouse_analyst", "redis")
     @classmethod
     def _url(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
         # redis:// and rediss://, clickhouse:// and clickhouses://: with TLS where it ends in s.
-        schemes = (f"{info.field_name}://", f"{info.field_name}s://")
+        server = str(info.field_name).partition("_")[0]
+        schemes = (f"{server}://", f"{server}s://")
         if value is not None and not value.get_secret_value().startswith(schemes):
             raise ValueError(f"a URL: {schemes[0]}... or, with TLS, {schemes[1]}...")
         return value

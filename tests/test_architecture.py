@@ -19,6 +19,7 @@ ROOT_FILES = (
     "stream/compose.py",
     "stream/api_commands.py",
     "stream/inspection.py",
+    "stream/analyst_commands.py",
     "stream/listen_command.py",
     "stream/listen_view.py",
     "stream/model_commands.py",

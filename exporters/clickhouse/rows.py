@@ -1,4 +1,4 @@
-"""How records become rows of a ClickHouse table: by columns, as clickhouse-driver wants them."""
+"""How records become rows of a ClickHouse table: by columns, in the bytes that the server wants."""
 
 import time
 from collections.abc import Callable
@@ -6,14 +6,35 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
+from clickhouse_driver import Client
 from numpy.typing import NDArray
 
+from exporters.clickhouse.native import Column, numbers, one_text, symbols, texts, times
 from exporters.intake import PLACED_TICK
 from stream.records import MODEL_EVENT, OUTCOME, PREDICTION, REJECTED, Records, Reject, TickKind
 
-_PREDICTION_TIMES: Final = ("event", "recv", "consumed", "features", "inferred", "published")
-_OUTCOME_TIMES: Final = ("event", "from", "resolved")
-_EVENT_TIMES: Final = ("at", "event")
+# A prediction, and what the table knows of the tick that it follows.
+STORED_PREDICTION: Final = np.dtype(
+    [
+        *PREDICTION.descr,
+        ("newest_ns", "<i8"),  # newest event time of the symbol then: the bar that it counts in
+        ("trade_size", "<f8"),  # 0 where the tick is no trade
+        ("tick_kind", "i1"),  # TickKind; 0 where the tick is not in Kafka any more
+        ("side", "i1"),
+    ]
+)
+
+_TYPES: Final = {
+    "<f4": "Float32",
+    "<f8": "Float64",
+    "<u8": "UInt64",
+    "<i8": "Int64",
+    "<u4": "UInt32",
+    "<i4": "Int32",
+    "<u2": "UInt16",
+    "|i1": "Int8",
+    "|u1": "UInt8",
+}
 
 
 @dataclass(frozen=True)
@@ -21,45 +42,48 @@ class Table:
     """A table of the schema (exporters/clickhouse/migrations), and the record that it holds."""
 
     name: str
-    columns: tuple[str, ...]
-    values: Callable[[Records, str], list[Any]]  # of rows and the epoch, in the order of the columns
+    columns: Callable[[Records, str, int], list[Column]]  # of rows, the epoch and its number
     partitioned_by: Callable[[Records], NDArray[np.int64]] | None  # the ns whose days are the table's partitions
-
-    @property
-    def insert(self) -> str:
-        """Return the statement that the columns go with."""
-        return f"INSERT INTO {self.name} ({', '.join(self.columns)}) VALUES"
+    is_ranked: bool = False  # wants the number of the epoch
 
 
-def _times(rows: Records, names: tuple[str, ...]) -> list[NDArray[Any]]:
-    return [np.ascontiguousarray(rows[f"{name}_ns"]).view("datetime64[ns]") for name in names]
+def epoch_number(client: Client, epoch: str) -> int:
+    """Return the number of an epoch: the first that the database met is 1, each later one is higher.
+
+    Two exporters that meet a new one at the same time may note two numbers: the lower one counts.
+    """
+    known = "SELECT min(number) FROM epochs WHERE epoch = %(epoch)s"
+    [(number,)] = client.execute(known, {"epoch": epoch})
+    if number == 0:
+        note = "INSERT INTO epochs SELECT %(epoch)s, (SELECT max(number) + 1 FROM epochs)"
+        client.execute(note, {"epoch": epoch})
+        [(number,)] = client.execute(known, {"epoch": epoch})
+    return int(number)
 
 
-def _numbers(rows: Records, names: tuple[str, ...]) -> list[NDArray[Any]]:
-    return [np.ascontiguousarray(rows[name]) for name in names]
+def _as_they_are(rows: Records, names: tuple[str, ...]) -> list[Column]:
+    return [numbers(name, _TYPES[rows.dtype[name].str], rows[name]) for name in names]
 
 
-_PREDICTION_NUMBERS: Final = (
-    "seq",
-    "ref_price",
-    "horizon_ns",
-    "p_down",
-    "p_flat",
-    "p_up",
-    "expected_return_bps",
-    "model_id",
-    "feature_hash",
-    "flags",
-    "source_partition",
-    "source_offset",
-    "source_index",
+def _times(rows: Records, names: tuple[str, ...]) -> list[Column]:
+    return [times(f"{name}_time", rows[f"{name}_ns"]) for name in names]
+
+
+def _ingested(rows: Records) -> Column:
+    return times("ingested_time", np.full(len(rows), time.time_ns()))
+
+
+_PREDICTION_TIMES: Final = ("event", "recv", "consumed", "features", "inferred", "published", "newest")
+_PREDICTION_NUMBERS: Final = tuple(
+    name
+    for name in STORED_PREDICTION.names or ()
+    if name not in ("symbol", "reserved", *(f"{time}_ns" for time in _PREDICTION_TIMES))
 )
 
 
-def _prediction_values(rows: Records, epoch: str) -> list[Any]:
-    ingested = np.full(len(rows), time.time_ns()).view("datetime64[ns]")
-    numbers, times = _numbers(rows, _PREDICTION_NUMBERS), _times(rows, _PREDICTION_TIMES)
-    return [rows["symbol"].astype("U"), *numbers, *times, ingested, np.full(len(rows), epoch)]
+def _predictions(rows: Records, epoch: str, _: int) -> list[Column]:
+    values, when = _as_they_are(rows, _PREDICTION_NUMBERS), _times(rows, _PREDICTION_TIMES)
+    return [symbols("symbol", rows["symbol"]), *values, *when, _ingested(rows), one_text("epoch", epoch, len(rows))]
 
 
 _OUTCOME_NUMBERS: Final = tuple(
@@ -67,92 +91,67 @@ _OUTCOME_NUMBERS: Final = tuple(
 )
 
 
-def _outcome_values(rows: Records, epoch: str) -> list[Any]:
-    numbers, times = _numbers(rows, (*_OUTCOME_NUMBERS, "horizon_ns")), _times(rows, _OUTCOME_TIMES)
-    knows = np.isfinite(rows["fallback_log_loss"]).astype(np.uint8)
-    return [rows["symbol"].astype("U"), *numbers, *times, knows, np.full(len(rows), epoch)]
+def _outcomes(rows: Records, epoch: str, _: int) -> list[Column]:
+    values, when = (
+        _as_they_are(rows, (*_OUTCOME_NUMBERS, "horizon_ns")),
+        _times(rows, ("event", "from", "resolved")),
+    )
+    knows = numbers("knows_fallback", "UInt8", np.isfinite(rows["fallback_log_loss"]))
+    return [symbols("symbol", rows["symbol"]), *values, *when, knows, one_text("epoch", epoch, len(rows))]
 
 
-_EVENT_NUMBERS: Final = ("model_id", "other_id", "value", "predictions")
+def _events(rows: Records, epoch: str, _: int) -> list[Column]:
+    kinds = numbers("kind", "Int8", rows["kind"].astype(np.int8))
+    values = _as_they_are(rows, ("model_id", "other_id", "value", "predictions"))
+    details = texts("detail", rows["detail"].tolist())
+    return [*values, *_times(rows, ("at", "event")), kinds, details, one_text("epoch", epoch, len(rows))]
 
 
-def _event_values(rows: Records, epoch: str) -> list[Any]:
-    kinds, details = rows["kind"].astype(np.int8), rows["detail"].astype("U")
-    return [*_numbers(rows, _EVENT_NUMBERS), *_times(rows, _EVENT_TIMES), kinds, details, np.full(len(rows), epoch)]
-
-
-_TICK_NUMBERS: Final = (
-    "source_seq",
-    "price",
-    "size",
-    "bid",
-    "ask",
-    "bid_size",
-    "ask_size",
-    "stream_id",
-)
+_TICK_NUMBERS: Final = ("source_seq", "price", "size", "bid", "ask", "bid_size", "ask_size", "stream_id")
 _PLACE: Final = ("source_partition", "source_offset", "source_index")
-_TICK_TIMES: Final = ("event", "recv")
-_TICK_COLUMNS: Final = ("symbol", *_TICK_NUMBERS, "event_time", "recv_time", "kind", "side")
 
 
-def _tick_values(ticks: Records) -> list[Any]:
-    known = (ticks["kind"] >= 1) & (ticks["kind"] <= max(TickKind))
-    kinds, sides = np.where(known, ticks["kind"], 0).astype(np.int8), np.clip(ticks["side"], -1, 1).astype(np.int8)
-    return [ticks["symbol"].astype("U"), *_numbers(ticks, _TICK_NUMBERS), *_times(ticks, _TICK_TIMES), kinds, sides]
+def _tick(ticks: Records) -> list[Column]:
+    kinds = numbers("kind", "Int8", _known(ticks["kind"], max(TickKind)))
+    sides = numbers("side", "Int8", np.clip(ticks["side"], -1, 1).astype(np.int8))
+    values = _as_they_are(ticks, _TICK_NUMBERS)
+    return [symbols("symbol", ticks["symbol"]), *values, *_times(ticks, ("event", "recv")), kinds, sides]
 
 
-def _placed_values(rows: Records, epoch: str) -> list[Any]:
-    # Higher for what stands earlier.
-    rank = ~((rows["source_offset"].astype(np.uint64) << np.uint64(12)) + rows["source_index"])
-    ingested = np.full(len(rows), time.time_ns()).view("datetime64[ns]")
-    return [*_tick_values(rows["tick"]), *_numbers(rows, _PLACE), ingested, rank, np.full(len(rows), epoch)]
+def _known(values: NDArray[Any], highest: int) -> NDArray[np.int8]:
+    return np.where((values >= 1) & (values <= highest), values, 0).astype(np.int8)
 
 
-def _rejected_values(rows: Records, epoch: str) -> list[Any]:
-    known = (rows["reason"] >= 1) & (rows["reason"] <= max(Reject))
-    reasons = np.where(known, rows["reason"], 0).astype(np.int8)
-    ingested = np.full(len(rows), time.time_ns()).view("datetime64[ns]")
-    return [*_tick_values(rows["tick"]), *_numbers(rows, _PLACE), ingested, reasons, np.full(len(rows), epoch)]
+_EPOCH_BITS: Final = np.uint64(56)
+_INDEX_BITS: Final = np.uint64(12)  # a block has 4,096 ticks at the most
 
 
-def _named(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{name}_time" for name in names)
+def _ticks(rows: Records, epoch: str, number: int) -> list[Column]:
+    # Of copies the highest rank stays: that of the newest epoch, and there the one that stands first.
+    place = (rows["source_offset"].astype(np.uint64) << _INDEX_BITS) + rows["source_index"]
+    rank = (np.uint64(number + 1) << _EPOCH_BITS) - np.uint64(1) - place
+    ranks, epochs = numbers("rank", "UInt64", rank), one_text("epoch", epoch, len(rows))
+    return [*_tick(rows["tick"]), *_as_they_are(rows, _PLACE), _ingested(rows), ranks, epochs]
+
+
+def _rejected(rows: Records, epoch: str, _: int) -> list[Column]:
+    reasons = numbers("reason", "Int8", _known(rows["reason"], max(Reject)))
+    epochs = one_text("epoch", epoch, len(rows))
+    return [*_tick(rows["tick"]), *_as_they_are(rows, _PLACE), _ingested(rows), reasons, epochs]
 
 
 def _event_ns(rows: Records) -> NDArray[np.int64]:
     return rows["event_ns"]
 
 
+def _tick_event_ns(rows: Records) -> NDArray[np.int64]:
+    return rows["tick"]["event_ns"]
+
+
 TABLES: Final = {
-    PREDICTION: Table(
-        "predictions",
-        ("symbol", *_PREDICTION_NUMBERS, *_named(_PREDICTION_TIMES), "ingested_time", "epoch"),
-        _prediction_values,
-        _event_ns,
-    ),
-    OUTCOME: Table(
-        "outcomes",
-        ("symbol", *_OUTCOME_NUMBERS, "horizon_ns", *_named(_OUTCOME_TIMES), "knows_fallback", "epoch"),
-        _outcome_values,
-        _event_ns,
-    ),
-    MODEL_EVENT: Table(
-        "model_events",
-        (*_EVENT_NUMBERS, *_named(_EVENT_TIMES), "kind", "detail", "epoch"),
-        _event_values,
-        None,
-    ),
-    PLACED_TICK: Table(
-        "ticks",
-        (*_TICK_COLUMNS, *_PLACE, "ingested_time", "rank", "epoch"),
-        _placed_values,
-        lambda rows: _event_ns(rows["tick"]),
-    ),
-    REJECTED: Table(
-        "rejected",
-        (*_TICK_COLUMNS, *_PLACE, "ingested_time", "reason", "epoch"),
-        _rejected_values,
-        None,
-    ),
+    STORED_PREDICTION: Table("predictions", _predictions, _event_ns),
+    PLACED_TICK: Table("ticks", _ticks, _tick_event_ns, is_ranked=True),
+    REJECTED: Table("rejected", _rejected, None),
+    OUTCOME: Table("outcomes", _outcomes, _event_ns),
+    MODEL_EVENT: Table("model_events", _events, None),
 }

@@ -33,13 +33,14 @@ export class FeedError extends Error {
  * - `gap`: {channel, symbol, after, before}: what lies between these two seqs is missing, and will not come;
  * - `reset`: {channel, symbols, reason}: could not be resumed; a snapshot begins these symbols anew;
  * - `resumed`: {channel, seqs}: all that was missed has come;
- * - `epoch`: {channel, epoch}: numbers begin anew; `heartbeat`, `warning`, `going_away`: as the gateway sent them;
+ * - `epoch`: {channel, epoch}: numbers begin anew;
+ * - `heartbeat`, `warning`, `going_away`, `feature_names`, and what else is no data: as the gateway sent it;
  * - `error`: a FeedError, of a request or of the connection.
  */
 export class Feed {
   #urls; #turn = 0; #token; #handlers = new Map(); #channels = new Map(); #nextId = 1;
   #socket = null; #state = "idle"; #tries = 0; #retry = 0; #heardMs = 0; #beatMs = 1000; #limits = null;
-  #outbox = []; #allowed = BURST; #pump = 0; #watch = 0; #leaving = false; #clockMs = 0; #ended = new AbortController();
+  #outbox = []; #allowed = BURST; #pump = 0; #watch = 0; #leaving = false; #clockMs = 0; #offered = null; #ended = new AbortController();
   #catchUps = new Map(); #waiting = [];  // symbols to come, by request; and requests that wait for one to be done
 
   /**
@@ -55,6 +56,8 @@ export class Feed {
   }
 
   get state() { return this.#state; }
+  /** Channels that this gateway has and the token grants; null before it has said so. */
+  get channels() { return this.#offered; }
   /** The gateway's clock, in ms since 1970 UTC. */
   get serverMs() { return Date.now() + this.#clockMs; }
 
@@ -268,7 +271,7 @@ export class Feed {
     }
   }
 
-  #hello({ schema_version: version, heartbeat_ms: beatMs, limits, server_ns: serverNs }) {
+  #hello({ schema_version: version, heartbeat_ms: beatMs, limits, server_ns: serverNs, channels }) {
     if (version !== SCHEMA_VERSION) {
       this.close();
       this.#emit("error", new FeedError("schema", `the gateway speaks version ${version}, and this client ${SCHEMA_VERSION}`));
@@ -276,6 +279,7 @@ export class Feed {
     }
     this.#beatMs = beatMs;
     this.#limits = limits;
+    this.#offered = channels;
     this.#clockMs = serverNs / 1e6 - Date.now();
     this.#say({ state: "live" });
     for (const at of this.#channels.values()) {
@@ -327,7 +331,7 @@ export class Feed {
     const isSnapshot = message.type === "snapshot";
     const at = this.#channels.get(isSnapshot ? message.channel : message.type);
     const items = message.predictions ?? message.bars ?? message.events ?? message.ticks ?? message.features;
-    if (!at || !items) return;  // of something unsubscribed meanwhile, or a kind of message from after our time
+    if (!at || !items) { this.#emit(message.type, message); return; }
     at.epoch = message.epoch;
     const fresh = items.filter((item) => {
       item.snapshot = isSnapshot;

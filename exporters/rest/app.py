@@ -1,26 +1,35 @@
 """The REST API: what answers under ``/v1``, the page, and its description. `server.py` runs it."""
 
-import asyncio
-from importlib import metadata
+import time
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from prometheus_client import CollectorRegistry
 from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporters.feed_auth import Door
 from exporters.rest import problems
+from exporters.rest.admission import Admission
+from exporters.rest.backends import Backends
 from exporters.rest.docs import docs_router
+from exporters.rest.engine_routes import engine_router, probe_router
 from exporters.rest.front import Front
+from exporters.rest.model_routes import model_router
+from exporters.rest.newest_routes import newest_router
+from exporters.rest.openapi import openapi
 from exporters.rest.page import page_router
 from exporters.rest.problems import Problem, problem_response
+from exporters.rest.query_routes import query_router
+from exporters.rest.table_routes import table_router
 from exporters.rest.telemetry import ApiMetrics
 from stream.settings import Settings
 from stream.telemetry import Health
 
+_PREFIX: Final = "/v1"
 _BY_STATUS: Final = {404: problems.NOT_FOUND, 405: problems.BAD_METHOD}
 
 
@@ -40,22 +49,20 @@ class Api:
         """
         self._settings, self._health = settings, health
         self._metrics = ApiMetrics(registry)
+        self._backends = Backends(settings, health, self._metrics)
         door = Door(settings)
-        app = FastAPI(
-            title="tickloom",
-            version=metadata.version("tickloom"),
-            openapi_url=None,
-            docs_url=None,
-            redoc_url=None,
-            redirect_slashes=False,
-        )
+        admission = Admission(door, settings.api_rate_per_s, self._metrics, time.monotonic)
+        app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
         app.add_exception_handler(Problem, _on_problem)
         app.add_exception_handler(RequestValidationError, _on_bad_parameter)
         app.add_exception_handler(HTTPException, _on_http)
-        app.include_router(docs_router(app.openapi))
+        app.include_router(probe_router(self._backends, health), prefix=_PREFIX)
+        for routes in (newest_router, table_router, model_router, query_router, engine_router):
+            app.include_router(routes(self._backends, admission), prefix=_PREFIX)
+        app.include_router(docs_router(openapi(app, needs_token=not door.open)))
         app.include_router(page_router(settings, not door.open))
-        self.app = app
-        self._front = Front(app, self._metrics, settings.api_timeout_s, only_loopback=door.open)
+        around: ASGIApp = app if settings.api_origins is None else _cors(app, settings.api_origins)
+        self._front = Front(around, self._metrics, settings.api_timeout_s, only_loopback=door.open)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -67,10 +74,21 @@ class Api:
 
     async def watch(self) -> None:
         """Look after the servers behind us for ever. Cancelling it is safe."""
-        await asyncio.Event().wait()
+        await self._backends.watch()
 
     async def close(self) -> None:
         """Close all connections."""
+        await self._backends.close()
+
+
+def _cors(app: ASGIApp, origins: str) -> ASGIApp:
+    return CORSMiddleware(
+        app,
+        allow_origins=[origin.strip() for origin in origins.split(",") if origin.strip()],
+        allow_methods=["GET", "HEAD"],
+        allow_headers=["Authorization", "If-None-Match", "X-Request-ID"],
+        expose_headers=["ETag", "Link", "Retry-After", "X-Request-ID"],
+    )
 
 
 def _request_id(request: Request) -> str:

@@ -4,7 +4,6 @@
 """
 
 import hashlib
-from collections.abc import Callable
 from importlib.resources import files
 from typing import Any, Final
 
@@ -14,6 +13,7 @@ from starlette.responses import Response
 
 from exporters.rest.caching import not_modified
 from exporters.rest.page import PAGE_POLICY
+from exporters.rest.problems import NOT_FOUND, Problem
 
 _INDEX: Final = b"""<!doctype html>
 <html lang="en">
@@ -45,19 +45,20 @@ _START: Final = b"""addEventListener("DOMContentLoaded", () => {
 _POLICY: Final = PAGE_POLICY + "; style-src 'self' 'unsafe-inline'"
 
 
-def docs_router(description: Callable[[], dict[str, Any]]) -> APIRouter:
+def docs_router(description: dict[str, Any]) -> APIRouter:
     """Return the routes of ``/docs`` and ``/openapi.json``.
 
     Args:
-        description: returns the OpenAPI document.
+        description: the OpenAPI document.
     """
     router = APIRouter(include_in_schema=False)
     held = _files()
+    document = orjson.dumps(description)
 
     @router.get("/openapi.json")
     async def openapi(request: Request) -> Response:
         """The OpenAPI document."""
-        return _answer(request, orjson.dumps(description()), "application/json")
+        return _answer(request, document, "application/json")
 
     @router.get("/docs")
     async def index(request: Request) -> Response:
@@ -68,7 +69,7 @@ def docs_router(description: Callable[[], dict[str, Any]]) -> APIRouter:
     async def file(name: str, request: Request) -> Response:
         """A file that the page loads."""
         if name not in held:
-            return Response(status_code=404)
+            raise Problem(NOT_FOUND, f"the page of /docs has no file {name[:80]}")
         return _answer(request, *held[name])
 
     return router

@@ -30,6 +30,7 @@ from stream.demo.view import Glance, Rates, render
 from stream.embedded.ports import answers, free_port
 from stream.embedded.servers import EmbeddedServers
 from stream.errors import ServerError, SettingsError
+from stream.running import run_file
 from stream.settings import Settings
 from stream.topics import create_topics
 
@@ -113,8 +114,9 @@ class _Demo:
         try:
             await asyncio.to_thread(self.servers.start, self._say)
             self._connect()
-            await self._start_parts()
-            return await self._watch_and_finish()
+            with run_file(self.root, self._addresses()):
+                await self._start_parts()
+                return await self._watch_and_finish()
         finally:
             await self._stop_all()
 
@@ -135,6 +137,27 @@ class _Demo:
             if port == 0 or answers(port):
                 update[name] = free_port()
         self.settings = self.settings.model_copy(update=update)
+
+    def _addresses(self) -> dict[str, str]:
+        """Return what other commands are told of this demo."""
+        settings = self.settings
+        assert settings.kafka is not None  # noqa: S101  (given, or filled in by `_connect`)
+        assert settings.clickhouse is not None  # noqa: S101
+        assert settings.redis is not None  # noqa: S101
+        clickhouse = settings.clickhouse.get_secret_value()
+        return {
+            "kafka": settings.kafka,
+            "clickhouse": clickhouse,
+            "clickhouse_analyst": self._analyst_url(clickhouse),
+            "redis": settings.redis.get_secret_value(),
+            "feed": f"ws://{settings.host}:{settings.gateway_port}/feed",
+        }
+
+    def _analyst_url(self, clickhouse: str) -> str:
+        analyst = self.settings.clickhouse_analyst
+        if analyst is not None:
+            return analyst.get_secret_value()
+        return clickhouse if self.servers.clickhouse is None else self.servers.clickhouse.analyst_url
 
     async def _start_parts(self) -> None:
         settings = self.settings
@@ -236,7 +259,7 @@ class _Demo:
         }
         return Glance(
             f"tickloom: {self.options.source}",
-            f"http://{settings.host}:{settings.gateway_port}/",
+            f"http://{settings.host}:{settings.api_port}/",
             self.warnings,
             servers,
             time.monotonic() - self.started_s,

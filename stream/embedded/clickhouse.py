@@ -118,6 +118,11 @@ class EmbeddedClickHouse(EmbeddedServer):
         return f"clickhouse://default@{LOOPBACK}:{self.port}/default"
 
     @property
+    def analyst_url(self) -> str:
+        """The same of the user who may only look."""
+        return f"clickhouse://analyst@{LOOPBACK}:{self.port}/default"
+
+    @property
     def http_url(self) -> str:
         """Where HTTP clients go: ``http://127.0.0.1:PORT``."""
         return f"http://{LOOPBACK}:{self.http_port}"

@@ -261,16 +261,15 @@ async def test_a_planned_stop_is_announced(start: Start, publish: Any, make_rows
         await stopping
 
 
-async def test_the_page_is_served_with_its_files_and_loads_nothing_from_elsewhere(gateway: Running) -> None:
+async def test_plain_http_says_where_the_feed_is(gateway: Running) -> None:
+    base = gateway.where.feed.replace("ws://", "http://").removesuffix("/feed")
     async with aiohttp.ClientSession() as session:
-        for path, kind in (("", "text/html"), ("app.js", "text/javascript"), ("style.css", "text/css")):
-            async with session.get(gateway.where.page + path) as reply:
-                assert (reply.status, reply.content_type) == (200, kind)
-                assert reply.headers["Content-Security-Policy"].startswith("default-src 'self'; connect-src 'self'")
-                assert "https://" not in await reply.text()
-        for path in ("nothing", "../gateway.py", "%2e%2e/gateway.py", "index.html"):
-            async with session.get(gateway.where.page + path) as reply:
-                assert reply.status == 404
+        for path in ("/", "/app.js", "/%2e%2e/gateway.py"):
+            async with session.get(base + path) as reply:
+                assert (reply.status, await reply.text()) == (
+                    404,
+                    "the feed is at /feed; the page is of `tickloom api`\n",
+                )
         async with session.get(f"{gateway.where.telemetry}/metrics") as reply:
             assert "tickloom_feed_clients 0.0" in await reply.text()
 
@@ -281,11 +280,34 @@ async def test_pages_of_other_sites_are_kept_out(start: Start) -> None:
         with pytest.raises(InvalidStatus, match="403"):
             await connect(gateway.where.feed, origin=origin)
     # A name that was made to point to this machine.
+    port = int(gateway.where.feed.rpartition(":")[2].partition("/")[0])
     with pytest.raises(InvalidStatus, match="403"):
-        await connect(gateway.where.feed, origin="http://evil.example", additional_headers={"Host": "evil.example"})
-    for origin in ("http://localhost:3000", gateway.where.page.rstrip("/")):
+        await connect(f"ws://evil.example:{port}/feed", origin=f"http://evil.example:{port}", host="127.0.0.1")
+    for origin in ("http://localhost:3000", "http://127.0.0.1:8080"):
         async with gateway.client("AIG", origin=origin):
             pass
+
+
+async def test_the_page_of_the_gateways_host_and_those_that_are_named_may_connect(start: Start) -> None:
+    gateway = await start(
+        feed_token=SecretStr("open-sesame"), gateway_origins="https://desk.example, https://risk.example:8443"
+    )
+    port = int(gateway.where.feed.rpartition(":")[2].partition("/")[0])
+
+    def go(origin: str, host: str) -> Any:
+        token = {"Authorization": "Bearer open-sesame"}
+        return connect(f"ws://{host}/feed", origin=origin, host="127.0.0.1", port=port, additional_headers=token)
+
+    for origin, host in (
+        ("https://desk.example", "feed.example"),
+        ("https://risk.example:8443", "feed.example"),
+        ("http://trade.example:8080", "trade.example:8765"),
+    ):
+        async with go(origin, host) as socket:
+            await Client(socket).next("hello")
+    for origin in ("https://risk.example", "http://trade.example:8080"):
+        with pytest.raises(InvalidStatus, match="403"):
+            await go(origin, "feed.example")
 
 
 async def test_two_gateways_give_the_same(start: Start, publish: Any, make_rows: Any) -> None:

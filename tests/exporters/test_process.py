@@ -29,7 +29,7 @@ SYMBOLS = [f"S{number}" for number in range(40)]
 PARTITIONS = 2
 _MAIN = """
 import asyncio, logging, signal, sys
-from exporters.clickhouse.sink import run_clickhouse
+from exporters.clickhouse.export import run_clickhouse
 from exporters.redis_sink import run_redis
 from stream.settings import load_settings
 

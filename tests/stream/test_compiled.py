@@ -15,7 +15,7 @@ ROOT = Path(compiled.__file__).parents[1]
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """Returns a copy of our packages."""
-    for package in ("stream", "agents", "models"):
+    for package in ("stream", "agents", "models", "exporters"):
         shutil.copytree(
             ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__", "champion")
         )

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from stream.errors import BadBlock, UnknownVersion
-from stream.feature_blocks import decode_features, feature_hashes, features_per_block
+from stream.feature_blocks import decode_features, feature_hashes, features_per_block, names_id_of
 from stream.records import HEADER, MAX_BLOCK_RECORDS, PREDICTION, Records, encode_block, features_record
 
 BROKER_LIMIT_BYTES = 1_000_000  # as in test_records.py
@@ -14,6 +14,7 @@ def some_rows(features: int, count: int = 5) -> Records:
     rows = np.zeros(count, features_record(features))
     rows["symbol"], rows["seq"] = b"AAPL", np.arange(1, count + 1)
     rows["values"] = np.random.default_rng(1).normal(size=(count, features))
+    rows["feature_hash"], rows["names_id"] = feature_hashes(rows["values"]), 2**64 - 5
     return rows
 
 
@@ -51,7 +52,7 @@ def _with_record_bytes(size: int) -> bytes:
         b"garbage that is no block of anything",
         encode_block(some_rows(80))[:-1],
         encode_block(np.zeros(3, PREDICTION)),
-        *(_with_record_bytes(size) for size in (0, 87, 88, 90, 404, 412, 2**32 - 1)),
+        *(_with_record_bytes(size) for size in (0, 87, 88, 90, 400, 404, 412, 440, 2**32 - 1)),
     ],
     ids=str,
 )
@@ -60,7 +61,21 @@ def test_what_is_no_block_of_features_is_refused(block: bytes) -> None:
         decode_features(block, 80)
 
 
-@pytest.mark.parametrize("features", [1, 80, 160, 1000])
+def test_a_row_that_is_not_what_was_published_is_refused() -> None:
+    block = bytearray(encode_block(some_rows(80)))
+    block[-7] ^= 1
+    with pytest.raises(BadBlock, match="1 of 5 rows have not the hash of their values"):
+        decode_features(bytes(block), 80)
+
+
+def test_the_names_of_a_block_are_known_before_it_is_read() -> None:
+    block = encode_block(some_rows(80))
+    assert names_id_of(block) == 2**64 - 5
+    assert names_id_of(block[:79]) is None
+    assert names_id_of(b"") is None
+
+
+@pytest.mark.parametrize("features", [8, 80, 160, 1000])
 def test_the_largest_block_fits_into_a_message_of_a_broker_with_defaults(features: int) -> None:
     count = features_per_block(features)
     assert 1 <= count <= MAX_BLOCK_RECORDS

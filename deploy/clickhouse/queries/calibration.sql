@@ -19,20 +19,20 @@
 -- Notes: outcomes that overlap are no independent evidence: the interval is the narrowest that it can be
 -- Source: Wilson, "Probable inference", J. American Statistical Association 22, 1927
 SELECT
-    class.1 AS class_name,
-    least(floor(class.2 * 10 + 1e-6), 9) / 10 AS p_from,
+    said.1 AS class,
+    least(floor(said.2 * 10 + 1e-6), 9) / 10 AS p_from,
     count() AS outcomes,
-    avg(toFloat64(class.2)) AS mean_p,
-    countIf(o.realised_class = class.1) / outcomes AS happened,
+    avg(toFloat64(said.2)) AS mean_p,
+    countIf(o.realised_class = said.1) / outcomes AS happened,
     (happened + 1.9208 / outcomes - 1.96 * sqrt((happened * (1 - happened) + 0.9604 / outcomes) / outcomes))
         / (1 + 3.8416 / outcomes) AS low,
     (happened + 1.9208 / outcomes + 1.96 * sqrt((happened * (1 - happened) + 0.9604 / outcomes) / outcomes))
         / (1 + 3.8416 / outcomes) AS high
 FROM v_outcomes AS o
-ARRAY JOIN [('down', o.p_down), ('flat', o.p_flat), ('up', o.p_up)] AS class
+ARRAY JOIN [('down', o.p_down), ('flat', o.p_flat), ('up', o.p_up)] AS said
 WHERE o.symbol = {symbol:String}
     AND o.event_time >= {from:DateTime64(9, 'UTC')}
     AND o.event_time < {to:DateTime64(9, 'UTC')}
     AND o.model LIKE {model:String}
-GROUP BY class_name, p_from
-ORDER BY class_name, p_from
+GROUP BY class, p_from
+ORDER BY class, p_from

@@ -40,14 +40,22 @@ FROM
 ) AS p
 INNER JOIN
 (
-    SELECT 'predictions' AS what, v.symbol AS symbol, count() AS shown, shown - uniqExact(v.model, v.seq, v.event_time) AS shown_twice
+    SELECT
+        'predictions' AS what,
+        v.symbol AS symbol,
+        count() AS shown,
+        shown - uniqExact(v.model, v.seq, v.event_time) AS shown_twice
     FROM v_predictions AS v
     WHERE v.symbol LIKE {symbols:String}
         AND v.event_time >= {from:DateTime64(9, 'UTC')}
         AND v.event_time < {to:DateTime64(9, 'UTC')}
     GROUP BY symbol
     UNION ALL
-    SELECT 'outcomes' AS what, v.symbol AS symbol, count() AS shown, shown - uniqExact(v.model, v.seq, v.event_time) AS shown_twice
+    SELECT
+        'outcomes' AS what,
+        v.symbol AS symbol,
+        count() AS shown,
+        shown - uniqExact(v.model, v.seq, v.event_time) AS shown_twice
     FROM v_outcomes AS v
     WHERE v.symbol LIKE {symbols:String}
         AND v.event_time >= {from:DateTime64(9, 'UTC')}

@@ -27,6 +27,10 @@ WITH
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'quote'
             AND isFinite(bid + ask)
+            AND (epoch, source_offset, source_index) NOT IN
+            (
+                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
+            )
     ),
     trades AS
     (
@@ -37,6 +41,10 @@ WITH
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'trade'
             AND size > 0
+            AND (epoch, source_offset, source_index) NOT IN
+            (
+                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
+            )
     ),
     before AS
     (

@@ -39,6 +39,10 @@ WITH
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'quote'
             AND isFinite(bid + ask + bid_size + ask_size)
+            AND (epoch, source_offset, source_index) NOT IN
+            (
+                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
+            )
         WINDOW run AS (ORDER BY position ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
     ),
     flows AS

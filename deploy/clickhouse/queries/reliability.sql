@@ -23,29 +23,29 @@
 WITH bins AS
 (
     SELECT
-        class.1 AS class_name,
-        least(floor(class.2 * 10 + 1e-6), 9) AS bin,
+        said.1 AS class,
+        least(floor(said.2 * 10 + 1e-6), 9) AS bin,
         count() AS n,
-        avg(toFloat64(class.2)) AS said,
-        countIf(o.realised_class = class.1) / n AS happened,
-        sum(pow(toFloat64(class.2) - (o.realised_class = class.1), 2)) AS squares
+        avg(toFloat64(said.2)) AS mean_p,
+        countIf(o.realised_class = said.1) / n AS happened,
+        sum(pow(toFloat64(said.2) - (o.realised_class = said.1), 2)) AS squares
     FROM v_outcomes AS o
-    ARRAY JOIN [('down', o.p_down), ('flat', o.p_flat), ('up', o.p_up)] AS class
+    ARRAY JOIN [('down', o.p_down), ('flat', o.p_flat), ('up', o.p_up)] AS said
     WHERE o.symbol = {symbol:String}
         AND o.event_time >= {from:DateTime64(9, 'UTC')}
         AND o.event_time < {to:DateTime64(9, 'UTC')}
         AND o.model LIKE {model:String}
-    GROUP BY class_name, bin
+    GROUP BY class, bin
 )
 SELECT
-    b.class_name AS class,
+    b.class AS class,
     sum(b.n) AS outcomes,
     sum(b.n * b.happened) / outcomes AS base_rate,
     sum(b.squares) / outcomes AS brier,
-    sum(b.n * pow(b.said - b.happened, 2)) / outcomes AS reliability,
+    sum(b.n * pow(b.mean_p - b.happened, 2)) / outcomes AS reliability,
     sum(b.n * pow(b.happened, 2)) / outcomes - pow(base_rate, 2) AS resolution,
     base_rate * (1 - base_rate) AS uncertainty,
-    sum(b.n * abs(b.said - b.happened)) / outcomes AS calibration_error,
+    sum(b.n * abs(b.mean_p - b.happened)) / outcomes AS calibration_error,
     1 - brier / uncertainty AS skill
 FROM bins AS b
 GROUP BY class

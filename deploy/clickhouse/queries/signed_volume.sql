@@ -28,6 +28,10 @@ WITH
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'quote'
             AND isFinite(bid + ask)
+            AND (epoch, source_offset, source_index) NOT IN
+            (
+                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
+            )
     ),
     trades AS
     (
@@ -45,6 +49,10 @@ WITH
             AND event_time >= {from:DateTime64(9, 'UTC')}
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'trade'
+            AND (epoch, source_offset, source_index) NOT IN
+            (
+                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
+            )
     ),
     tested AS
     (

@@ -27,6 +27,10 @@ FROM
     WHERE symbol = {symbol:String}
         AND event_time >= {from:DateTime64(9, 'UTC')}
         AND event_time < {to:DateTime64(9, 'UTC')}
+        AND (epoch, source_offset, source_index) NOT IN
+        (
+            SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
+        )
 )
 WHERE silence_s > {longer_s:Float64}
 ORDER BY silence_s DESC, last_tick

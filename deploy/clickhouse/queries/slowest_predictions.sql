@@ -23,15 +23,14 @@ SELECT
     p.seq AS seq,
     p.published_time AS published_time,
     p.tick_to_prediction_us AS tick_to_prediction_us,
-    arraySort(stage -> -stage.1, [
-        (p.source_to_consumed_us, 'source_to_consumed'),
-        (p.features_us, 'features'),
-        (p.inference_us, 'inference'),
-        (p.publish_us, 'publish')
-    ])[1] AS longest,
-    longest.2 AS stage,
-    longest.1 AS stage_us,
-    stage_us / tick_to_prediction_us AS share,
+    multiIf(
+        stage_us = p.source_to_consumed_us, 'source_to_consumed',
+        stage_us = p.features_us, 'features',
+        stage_us = p.inference_us, 'inference',
+        'publish'
+    ) AS stage,
+    greatest(p.source_to_consumed_us, p.features_us, p.inference_us, p.publish_us) AS stage_us,
+    stage_us / p.tick_to_prediction_us AS share,
     p.source_partition AS source_partition,
     p.source_offset AS source_offset
 FROM v_predictions AS p

@@ -26,6 +26,10 @@ WITH
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'quote'
             AND isFinite(bid + ask)
+            AND (epoch, source_offset, source_index) NOT IN
+            (
+                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
+            )
     ),
     trades AS
     (
@@ -43,6 +47,10 @@ WITH
             AND event_time >= {from:DateTime64(9, 'UTC')}
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'trade'
+            AND (epoch, source_offset, source_index) NOT IN
+            (
+                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
+            )
     ),
     tested AS
     (
@@ -67,13 +75,13 @@ WITH
         FROM tested
     )
 SELECT
-    rule.1 AS rule,
+    test.1 AS rule,
     count() AS trades,
-    countIf(rule.2 != 0) / count() AS decided_share,
-    countIf(rule.2 > 0) / countIf(rule.2 != 0) AS buy_share,
-    countIf(s.told != 0 AND rule.2 != 0) AS told,
-    countIf(s.told != 0 AND rule.2 = s.told) / told AS right_share
+    countIf(test.2 != 0) / count() AS decided_share,
+    countIf(test.2 > 0) / countIf(test.2 != 0) AS buy_share,
+    countIf(s.told != 0 AND test.2 != 0) AS told,
+    countIf(s.told != 0 AND test.2 = s.told) / countIf(s.told != 0 AND test.2 != 0) AS right_share
 FROM signed AS s
-ARRAY JOIN [('quote test', quote_test), ('tick test', tick_test), ('Lee and Ready', lee_ready)] AS rule
+ARRAY JOIN [('quote test', quote_test), ('tick test', tick_test), ('Lee and Ready', lee_ready)] AS test
 GROUP BY rule
 ORDER BY rule

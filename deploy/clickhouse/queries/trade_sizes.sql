@@ -26,5 +26,9 @@ WHERE t.symbol = {symbol:String}
     AND t.event_time >= {from:DateTime64(9, 'UTC')}
     AND t.event_time < {to:DateTime64(9, 'UTC')}
     AND t.kind = 'trade'
+    AND (epoch, source_offset, source_index) NOT IN
+    (
+        SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
+    )
 GROUP BY size_from
 ORDER BY size_from

@@ -29,6 +29,10 @@ WITH
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'quote'
             AND isFinite(bid + ask)
+            AND (epoch, source_offset, source_index) NOT IN
+            (
+                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
+            )
     )
 SELECT
     fromUnixTimestamp64Nano(number * length_ns, 'UTC') AS time,

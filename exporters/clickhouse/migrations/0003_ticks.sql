@@ -72,75 +72,177 @@ FROM rejected
 FINAL
 SETTINGS do_not_merge_across_partitions_select_final = 1;
 
+-- Kafka clusters that we met, by number: a later one is higher.
+CREATE TABLE IF NOT EXISTS epochs
+(
+    epoch      String,
+    number     UInt32,
+    since_time DateTime('UTC') DEFAULT now()
+)
+ENGINE = MergeTree
+ORDER BY epoch;
+
+-- Rows that their table would not take, with the reason, and the bytes of the record.
+CREATE TABLE IF NOT EXISTS dead_letters
+(
+    at_time    DateTime('UTC'),
+    table_name LowCardinality(String),
+    reason     String,
+    record     String COMMENT 'JSON; numbers that are none are NaN',
+    raw        String COMMENT 'the record in hexadecimal digits',
+    epoch      LowCardinality(String)
+)
+ENGINE = MergeTree
+ORDER BY at_time
+TTL at_time + INTERVAL 90 DAY
+SETTINGS non_replicated_deduplication_window = 1000;
+
+-- What a prediction follows: a trade of some size, or something else; unknown where its tick was not in Kafka any more.
+-- newest_time is the newest event time of its symbol then; other than event_time only where the tick is out of order.
+ALTER TABLE predictions
+    ADD COLUMN IF NOT EXISTS newest_time DateTime64(9, 'UTC') DEFAULT event_time CODEC(Delta, ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS trade_size Float64 CODEC(Gorilla, ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS tick_kind Enum8('unknown' = 0, 'trade' = 1, 'quote' = 2) CODEC(ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS side Int8 CODEC(ZSTD(1)),
+    ADD INDEX IF NOT EXISTS newest_time_range newest_time TYPE minmax GRANULARITY 1,
+    ADD INDEX IF NOT EXISTS published_time_range published_time TYPE minmax GRANULARITY 1;
+
+-- Bars of the prices that predictions refer to, as the channels bar.1s and bar.1m of the feed have them, with the trades
+-- among their ticks. Not views over what is inserted: exporters/clickhouse/derived.py computes them from the rows in
+-- `predictions`, again and again. Of two results for a bar the one of more ticks stays.
+CREATE TABLE IF NOT EXISTS bars_1s
+(
+    symbol   LowCardinality(String),
+    bar_time DateTime('UTC')  CODEC(Delta, ZSTD(1)),
+    open     Float64          CODEC(Gorilla, ZSTD(1)),
+    high     Float64          CODEC(Gorilla, ZSTD(1)),
+    low      Float64          CODEC(Gorilla, ZSTD(1)),
+    close    Float64          CODEC(Gorilla, ZSTD(1)),
+    volume   Float64          CODEC(ZSTD(1)),
+    notional Float64          CODEC(ZSTD(1)),
+    ticks    UInt64           CODEC(T64, ZSTD(1)),
+    trades   UInt64           CODEC(T64, ZSTD(1))
+)
+ENGINE = ReplacingMergeTree(ticks)
+PARTITION BY toYYYYMM(bar_time)
+ORDER BY (symbol, bar_time);
+
 CREATE OR REPLACE VIEW v_bars_1s AS
-SELECT
-    symbol,
-    toDateTime(event_time) AS bar_time,
-    argMin(ref_price, seq) AS open,
-    max(ref_price) AS high,
-    min(ref_price) AS low,
-    argMax(ref_price, seq) AS close,
-    0. AS volume,
-    0. AS notional,
-    count() AS ticks,
-    toUInt64(0) AS trades,
-    nan AS vwap
-FROM v_predictions
-GROUP BY symbol, bar_time;
+SELECT *, notional / volume AS vwap
+FROM bars_1s
+FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
+
+CREATE TABLE IF NOT EXISTS bars_1m
+(
+    symbol   LowCardinality(String),
+    bar_time DateTime('UTC')  CODEC(Delta, ZSTD(1)),
+    open     Float64          CODEC(Gorilla, ZSTD(1)),
+    high     Float64          CODEC(Gorilla, ZSTD(1)),
+    low      Float64          CODEC(Gorilla, ZSTD(1)),
+    close    Float64          CODEC(Gorilla, ZSTD(1)),
+    volume   Float64          CODEC(ZSTD(1)),
+    notional Float64          CODEC(ZSTD(1)),
+    ticks    UInt64           CODEC(T64, ZSTD(1)),
+    trades   UInt64           CODEC(T64, ZSTD(1))
+)
+ENGINE = ReplacingMergeTree(ticks)
+PARTITION BY toYYYYMM(bar_time)
+ORDER BY (symbol, bar_time);
 
 CREATE OR REPLACE VIEW v_bars_1m AS
-SELECT
-    symbol,
-    toStartOfMinute(event_time) AS bar_time,
-    argMin(ref_price, seq) AS open,
-    max(ref_price) AS high,
-    min(ref_price) AS low,
-    argMax(ref_price, seq) AS close,
-    0. AS volume,
-    0. AS notional,
-    count() AS ticks,
-    toUInt64(0) AS trades,
-    nan AS vwap
-FROM v_predictions
-GROUP BY symbol, bar_time;
+SELECT *, notional / volume AS vwap
+FROM bars_1m
+FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
+
+CREATE TABLE IF NOT EXISTS bars_1h
+(
+    symbol   LowCardinality(String),
+    bar_time DateTime('UTC')  CODEC(Delta, ZSTD(1)),
+    open     Float64          CODEC(Gorilla, ZSTD(1)),
+    high     Float64          CODEC(Gorilla, ZSTD(1)),
+    low      Float64          CODEC(Gorilla, ZSTD(1)),
+    close    Float64          CODEC(Gorilla, ZSTD(1)),
+    volume   Float64          CODEC(ZSTD(1)),
+    notional Float64          CODEC(ZSTD(1)),
+    ticks    UInt64           CODEC(T64, ZSTD(1)),
+    trades   UInt64           CODEC(T64, ZSTD(1))
+)
+ENGINE = ReplacingMergeTree(ticks)
+PARTITION BY toYear(bar_time)
+ORDER BY (symbol, bar_time);
 
 CREATE OR REPLACE VIEW v_bars_1h AS
-SELECT
-    symbol,
-    toStartOfHour(event_time) AS bar_time,
-    argMin(ref_price, seq) AS open,
-    max(ref_price) AS high,
-    min(ref_price) AS low,
-    argMax(ref_price, seq) AS close,
-    0. AS volume,
-    0. AS notional,
-    count() AS ticks,
-    toUInt64(0) AS trades,
-    nan AS vwap
-FROM v_predictions
-GROUP BY symbol, bar_time;
+SELECT *, notional / volume AS vwap
+FROM bars_1h
+FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;
+
+-- How long stages took, as histograms; computed as bars are. v_stage_latency has their percentiles, to three digits.
+CREATE TABLE IF NOT EXISTS stage_latency
+(
+    event_minute DateTime('UTC') CODEC(Delta, ZSTD(1)),
+    minute       DateTime('UTC') CODEC(Delta, ZSTD(1)),
+    stage        LowCardinality(String),
+    predictions  UInt64          CODEC(ZSTD(1)),
+    latency_ns   Array(Int64)    CODEC(Delta, ZSTD(1)),
+    counts       Array(UInt64)   CODEC(T64, ZSTD(1)),
+    max_ns       Int64           CODEC(ZSTD(1))
+)
+ENGINE = ReplacingMergeTree(predictions)
+PARTITION BY toYYYYMM(event_minute)
+ORDER BY (event_minute, minute, stage);
 
 CREATE OR REPLACE VIEW v_stage_latency AS
+WITH quantilesExactWeighted(0.5, 0.9, 0.99, 0.999)(ns, n) AS percentiles_ns
 SELECT
-    toStartOfMinute(published_time) AS minute,
-    pair.1 AS stage,
-    count() AS predictions,
-    quantileExact(0.5)(pair.2) AS p50_us,
-    quantileExact(0.9)(pair.2) AS p90_us,
-    quantileExact(0.99)(pair.2) AS p99_us,
-    quantileExact(0.999)(pair.2) AS p999_us,
-    max(pair.2) AS max_us
-FROM
-(
-    SELECT
-        published_time,
-        arrayJoin([
-            ('source_to_consumed', source_to_consumed_us),
-            ('features', features_us),
-            ('inference', inference_us),
-            ('publish', publish_us),
-            ('tick_to_prediction', tick_to_prediction_us)
-        ]) AS pair
-    FROM v_predictions
-)
+    minute,
+    stage,
+    sum(n) AS predictions,
+    percentiles_ns[1] / 1e3 AS p50_us,
+    percentiles_ns[2] / 1e3 AS p90_us,
+    percentiles_ns[3] / 1e3 AS p99_us,
+    percentiles_ns[4] / 1e3 AS p999_us,
+    max(max_ns) / 1e3 AS max_us
+FROM stage_latency
+FINAL
+ARRAY JOIN latency_ns AS ns, counts AS n
 GROUP BY minute, stage;
+
+-- As before, with the tick that a prediction follows.
+CREATE OR REPLACE VIEW v_predictions AS
+SELECT
+    symbol,
+    seq,
+    event_time,
+    ref_price,
+    horizon_ns,
+    p_down,
+    p_flat,
+    p_up,
+    expected_return_bps,
+    leftPad(lower(hex(model_id)), 16, '0') AS model,
+    leftPad(lower(hex(feature_hash)), 16, '0') AS feature_hash_hex,
+    bitTest(flags, 0) AS warming,
+    source_partition,
+    source_offset,
+    source_index,
+    recv_time,
+    consumed_time,
+    features_time,
+    inferred_time,
+    published_time,
+    ingested_time,
+    epoch,
+    (toUnixTimestamp64Nano(consumed_time) - toUnixTimestamp64Nano(recv_time)) / 1e3 AS source_to_consumed_us,
+    (toUnixTimestamp64Nano(features_time) - toUnixTimestamp64Nano(consumed_time)) / 1e3 AS features_us,
+    (toUnixTimestamp64Nano(inferred_time) - toUnixTimestamp64Nano(features_time)) / 1e3 AS inference_us,
+    (toUnixTimestamp64Nano(published_time) - toUnixTimestamp64Nano(inferred_time)) / 1e3 AS publish_us,
+    (toUnixTimestamp64Nano(published_time) - toUnixTimestamp64Nano(recv_time)) / 1e3 AS tick_to_prediction_us,
+    tick_kind,
+    trade_size,
+    side
+FROM predictions
+FINAL
+SETTINGS do_not_merge_across_partitions_select_final = 1;

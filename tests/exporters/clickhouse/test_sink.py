@@ -3,71 +3,25 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import closing
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from clickhouse_driver import Client
-from clickhouse_driver.util.helpers import parse_url
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from trial_database import DAY_NS, KnownTicks, ask, batch_of, url_of
 
 from exporters.batch import Batch
-from exporters.clickhouse.sink import ClickHouseSink, run_clickhouse
+from exporters.clickhouse.predictions import PredictionSink
+from exporters.clickhouse.sink import ClickHouseSink
 from models.live_scores import HOUR_NS, rows_of_sums, scores_of
 from stream.embedded.clickhouse import EmbeddedClickHouse
-from stream.errors import SettingsError, SinkRejected, SinkUnavailable
+from stream.errors import SinkRejected, SinkUnavailable
 from stream.records import MODEL_EVENT, OUTCOME, ModelEventKind, Records
-from stream.settings import Settings
-
-DAY_NS = 24 * 3600 * 1_000_000_000
 
 
-def batch_of(rows: Records) -> Batch:
-    return Batch(rows, ((0, 1, 2),), "one")
-
-
-def url_of(server: EmbeddedClickHouse, database: str) -> str:
-    return server.url.rsplit("/", 1)[0] + f"/{database}"
-
-
-def ask(url: str, query: str) -> list[Any]:
-    host, options = parse_url(url)
-    with closing(Client(host, **options)) as client:
-        return list(client.execute(query))
-
-
-def close(client: Client) -> None:
-    client.disconnect()
-
-
-Client.close = close
-
-
-@pytest.fixture
-def url(clickhouse: EmbeddedClickHouse, fresh_name: Callable[[str], str]) -> str:
-    """The address of a database that nobody made yet."""
-    return url_of(clickhouse, fresh_name("db"))
-
-
-@pytest.fixture
-async def sink(url: str) -> AsyncIterator[ClickHouseSink]:
-    made = ClickHouseSink(url)
-    yield made
-    await made.close()
-
-
-@pytest.fixture
-def own(tmp_path: Path) -> Iterator[EmbeddedClickHouse]:
-    """A server of this test alone, to be frozen and killed."""
-    with EmbeddedClickHouse(tmp_path) as server:
-        yield server
-
-
-async def test_every_column_arrives_exactly(sink: ClickHouseSink, url: str, make_rows: Any) -> None:
+async def test_every_column_arrives_exactly(sink: PredictionSink, url: str, make_rows: Any) -> None:
     rows = make_rows(["AIG", "BAC"], 2, now_ns=1_700_000_001_123_456_789)
     rows["flags"][0] = 1
     rows["source_partition"], rows["source_index"] = 3, 7
@@ -90,7 +44,7 @@ async def test_every_column_arrives_exactly(sink: ClickHouseSink, url: str, make
     ) == [("AIG", 1, "fedcba9876543210", True, 10.0, 10.0, 40.0)]
 
 
-async def test_the_same_batch_again_is_not_even_written(sink: ClickHouseSink, url: str, make_rows: Any) -> None:
+async def test_the_same_batch_again_is_not_even_written(sink: PredictionSink, url: str, make_rows: Any) -> None:
     batch = batch_of(make_rows(["AIG", "BAC"], 50))
     for _ in range(3):
         await sink.write(batch)
@@ -106,7 +60,7 @@ async def test_replays_that_are_cut_differently_leave_the_view_exact(
     rows = make_rows(["AIG", "BAC", "SPY"], 20)
     rows["event_ns"][30:] += DAY_NS
     replays = data.draw(st.lists(st.lists(st.integers(1, len(rows) - 1), max_size=4, unique=True), min_size=1))
-    sink = ClickHouseSink(url)
+    sink = PredictionSink(url, KnownTicks())
     for cuts in replays[:3]:
         for piece in np.split(rows, sorted(cuts)):
             await sink.write(batch_of(piece))
@@ -117,7 +71,7 @@ async def test_replays_that_are_cut_differently_leave_the_view_exact(
     )
 
 
-async def test_a_batch_over_thousands_of_days_is_taken(sink: ClickHouseSink, url: str, make_rows: Any) -> None:
+async def test_a_batch_over_thousands_of_days_is_taken(sink: PredictionSink, url: str, make_rows: Any) -> None:
     rows = make_rows(["SP500"], 250)
     rows["event_ns"] = np.arange(250) * DAY_NS
     await sink.write(batch_of(rows))
@@ -128,7 +82,7 @@ async def test_a_batch_over_thousands_of_days_is_taken(sink: ClickHouseSink, url
 
 
 async def test_rows_that_break_a_rule_of_the_table_are_rejected_and_others_are_not(
-    sink: ClickHouseSink, url: str, make_rows: Any
+    sink: PredictionSink, url: str, make_rows: Any
 ) -> None:
     await sink.check()
     ask(url, "ALTER TABLE predictions ADD CONSTRAINT no_poison CHECK symbol != 'POISON'")
@@ -138,16 +92,7 @@ async def test_rows_that_break_a_rule_of_the_table_are_rejected_and_others_are_n
     assert ask(url, "SELECT count() FROM v_predictions") == [(3,)]
 
 
-async def test_values_that_the_driver_cannot_send_are_rejected(sink: ClickHouseSink, make_rows: Any) -> None:
-    await sink.check()
-    rows = make_rows(["AIG"], 3)
-    rows["symbol"][1] = b"\xff\xfe"
-    with pytest.raises(SinkRejected, match="cannot send these rows: UnicodeDecodeError"):
-        await sink.write(batch_of(rows))
-    await sink.check()
-
-
-async def test_a_table_that_was_dropped_is_made_again(sink: ClickHouseSink, url: str, make_rows: Any) -> None:
+async def test_a_table_that_was_dropped_is_made_again(sink: PredictionSink, url: str, make_rows: Any) -> None:
     await sink.check()
     ask(url, "DROP TABLE predictions SYNC")
     ask(url, "DROP TABLE tickloom_migrations SYNC")
@@ -159,7 +104,7 @@ async def test_a_table_that_was_dropped_is_made_again(sink: ClickHouseSink, url:
 
 
 async def test_a_wrong_password_is_named_and_not_shown(clickhouse: EmbeddedClickHouse, make_rows: Any) -> None:
-    sink = ClickHouseSink(clickhouse.url.replace("default@", "default:geheim@"))
+    sink = PredictionSink(clickhouse.url.replace("default@", "default:geheim@"), KnownTicks())
     with pytest.raises(SinkUnavailable, match=r"Authentication failed.*code 516") as caught:
         await sink.write(batch_of(make_rows(["AIG"], 1)))
     assert "geheim" not in str(caught.value)
@@ -167,7 +112,7 @@ async def test_a_wrong_password_is_named_and_not_shown(clickhouse: EmbeddedClick
 
 
 async def test_a_user_who_may_only_read_is_told_so(clickhouse: EmbeddedClickHouse, make_rows: Any) -> None:
-    sink = ClickHouseSink(clickhouse.url.replace("default@", "analyst@"))
+    sink = PredictionSink(clickhouse.url.replace("default@", "analyst@"), KnownTicks())
     with pytest.raises(SinkUnavailable, match=r"Not enough privileges.*code 497"):
         await sink.write(batch_of(make_rows(["AIG"], 1)))
     await sink.close()
@@ -176,7 +121,7 @@ async def test_a_user_who_may_only_read_is_told_so(clickhouse: EmbeddedClickHous
 async def test_a_server_that_is_killed_and_comes_back_has_the_same_totals(
     own: EmbeddedClickHouse, make_rows: Any, eventually: Any
 ) -> None:
-    sink = ClickHouseSink(own.url)
+    sink = PredictionSink(own.url, KnownTicks())
     rows = make_rows([f"S{n}" for n in range(50)], 400)
     written = asyncio.Event()
 
@@ -209,7 +154,7 @@ async def test_a_server_that_is_killed_and_comes_back_has_the_same_totals(
 async def test_a_frozen_server_is_given_up_after_the_timeout_and_takes_the_batch_once(
     own: EmbeddedClickHouse, make_rows: Any
 ) -> None:
-    sink = ClickHouseSink(f"{own.url}?send_receive_timeout=1")
+    sink = PredictionSink(f"{own.url}?send_receive_timeout=1", KnownTicks())
     await sink.check()
     batch = batch_of(make_rows(["AIG"], 100))
     os.kill(own.pid, signal.SIGSTOP)
@@ -221,11 +166,6 @@ async def test_a_frozen_server_is_given_up_after_the_timeout_and_takes_the_batch
     await sink.write(batch)
     assert ask(own.url, "SELECT count() FROM predictions") == [(100,)]
     await sink.close()
-
-
-async def test_the_exporter_needs_its_addresses() -> None:
-    with pytest.raises(SettingsError, match="`kafka` and `clickhouse`"):
-        await run_clickhouse(Settings(kafka="127.0.0.1:1"), asyncio.Event())
 
 
 def outcome_rows(count: int) -> Records:
@@ -247,19 +187,19 @@ def outcome_rows(count: int) -> Records:
 
 
 async def test_an_outcome_that_is_told_twice_counts_once_and_the_row_that_knows_more_stays(
-    sink: ClickHouseSink, url: str
+    plain_sink: ClickHouseSink, url: str
 ) -> None:
     rows = outcome_rows(100)
     again = rows.copy()
     again["fallback_log_loss"] = again["fallback_down"] = again["fallback_up"] = np.nan
     for some in (rows[:60], again, rows[40:]):
-        await sink.write(Batch(some, ((0, 1, 2),), "one"))
+        await plain_sink.write(Batch(some, ((0, 1, 2),), "one"))
     assert ask(url, "SELECT count(), countIf(isNaN(fallback_log_loss)) FROM v_outcomes") == [(100, 0)]
 
 
-async def test_the_scores_in_clickhouse_are_those_of_the_formulas(sink: ClickHouseSink, url: str) -> None:
+async def test_the_scores_in_clickhouse_are_those_of_the_formulas(plain_sink: ClickHouseSink, url: str) -> None:
     rows = outcome_rows(4_000)
-    await sink.write(Batch(rows, ((0, 1, 2),), "one"))
+    await plain_sink.write(Batch(rows, ((0, 1, 2),), "one"))
     names = ("outcomes", "moved", "hit_rate", "log_loss", "brier", "ic", "positions", "net_bps")
     names += ("fallback_outcomes", "fallback_hit_rate", "fallback_log_loss", "log_loss_beside_fallback")
     wanted = ", ".join(names)
@@ -272,7 +212,7 @@ async def test_the_scores_in_clickhouse_are_those_of_the_formulas(sink: ClickHou
         assert values == pytest.approx([scores[name] for name in names], rel=1e-5)
 
 
-async def test_what_happened_to_models_is_told_in_words(sink: ClickHouseSink, url: str) -> None:
+async def test_what_happened_to_models_is_told_in_words(plain_sink: ClickHouseSink, url: str) -> None:
     event = np.zeros(1, MODEL_EVENT)
     event["at_ns"], event["kind"], event["model_id"], event["detail"] = (
         10**18,
@@ -281,7 +221,7 @@ async def test_what_happened_to_models_is_told_in_words(sink: ClickHouseSink, ur
         b"why",
     )
     for token in ("one", "two"):
-        await sink.write(Batch(event, ((0, 1, 2),), token))
+        await plain_sink.write(Batch(event, ((0, 1, 2),), token))
     assert ask(url, "SELECT kind, model, detail FROM v_model_events") == [
         ("rolled back", "00000000000000ff", "why")
     ]

@@ -1,0 +1,135 @@
+"""The ticks that predictions follow, read again from Kafka by their places.
+
+A prediction tells where its tick stands in the topic `ticks`: partition, offset of the block, index in it.
+Predictions come in that order, so that this reads each partition once, from beginning to end, without a group.
+"""
+
+import asyncio
+import contextlib
+import logging
+from typing import Any, Final
+
+import numpy as np
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+from numpy.typing import NDArray
+
+from exporters.waiting import BROKER_PATIENCE_S
+from stream.errors import RecordError, SinkUnavailable
+from stream.records import TICK, Records, decode_block, empty_ticks, join_records
+from stream.topics import TICKS
+
+logger = logging.getLogger(__name__)
+
+_POLL_MS: Final = 1000
+
+
+class SourceTicks:
+    """Finds the ticks of predictions."""
+
+    def __init__(self, bootstrap: str, topic: str = TICKS) -> None:
+        """Make it; it connects when it is first asked."""
+        self._bootstrap, self._topic = bootstrap, topic
+        self._consumer: Any = None
+        self._blocks: dict[TopicPartition, dict[int, Records]] = {}  # of the last predictions, by offset
+        self._next: dict[TopicPartition, int] = {}  # offset that is read next
+        self.missing = 0
+
+    async def find(self, rows: Records) -> Records:
+        """Return the tick of each prediction: ``TICK[N]`` for ``PREDICTION[N]``.
+
+        One that Kafka does not have any more is empty: kind 0, numbers NaN.
+
+        Raises:
+            SinkUnavailable: Kafka does not answer. Cancelling it is safe.
+        """
+        found = empty_ticks(len(rows))
+        try:
+            for number in np.unique(rows["source_partition"]).tolist():
+                ours = np.flatnonzero(rows["source_partition"] == number)
+                some = rows[ours]
+                blocks = await self._read(TopicPartition(self._topic, number), np.unique(some["source_offset"]))
+                found[ours] = _pick(some, blocks)
+        except (KafkaError, TimeoutError, OSError) as error:
+            await self.close()
+            raise SinkUnavailable(
+                f"Kafka at {self._bootstrap} does not give the ticks of predictions: {error!r}"
+            ) from error
+        self._count(int((found["kind"] == 0).sum()))
+        return found
+
+    async def close(self) -> None:
+        """Close the connection; the next question opens another."""
+        consumer, self._consumer = self._consumer, None
+        self._blocks, self._next = {}, {}
+        if consumer is not None:
+            with contextlib.suppress(KafkaError, TimeoutError):
+                await asyncio.wait_for(consumer.stop(), BROKER_PATIENCE_S)
+
+    async def _read(self, partition: TopicPartition, offsets: NDArray[np.int64]) -> dict[int, Records]:
+        """Have the blocks at some ascending offsets of a partition; those that are not there are left out."""
+        await self._assign(partition)
+        held = self._blocks[partition]
+        blocks = {offset: held[offset] for offset in offsets.tolist() if offset in held}
+        wanted = [offset for offset in offsets.tolist() if offset not in held]
+        self._blocks[partition] = blocks
+        if not wanted:
+            return blocks
+        first, last = wanted[0], wanted[-1]
+        ends = await asyncio.wait_for(self._consumer.end_offsets([partition]), BROKER_PATIENCE_S)
+        last = min(last, ends[partition] - 1)
+        if self._next[partition] != first:
+            self._consumer.seek(partition, first)
+            self._next[partition] = first
+        needed = set(wanted)
+        while self._next[partition] <= last:
+            await asyncio.wait_for(self._poll(partition, needed, blocks), 2 * BROKER_PATIENCE_S)
+        return blocks
+
+    async def _poll(self, partition: TopicPartition, needed: set[int], blocks: dict[int, Records]) -> None:
+        read: dict[TopicPartition, list[Any]] = {}
+        while not read:
+            read = await self._consumer.getmany(partition, timeout_ms=_POLL_MS)
+        for message in read[partition]:
+            self._next[partition] = message.offset + 1
+            # Where more came than was needed it is kept: the next predictions follow it.
+            with contextlib.suppress(RecordError):
+                blocks[message.offset] = decode_block(message.value or b"", TICK)
+
+    async def _assign(self, partition: TopicPartition) -> None:
+        if self._consumer is None:
+            self._consumer = AIOKafkaConsumer(
+                bootstrap_servers=self._bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
+            )
+            await asyncio.wait_for(self._consumer.start(), 2 * BROKER_PATIENCE_S)
+        if partition not in self._next:
+            self._consumer.assign([*self._next, partition])
+            # A new assignment forgets where the others were.
+            self._next = dict.fromkeys([*self._next, partition], -1)
+            self._blocks.setdefault(partition, {})
+
+    def _count(self, missing: int) -> None:
+        if missing and not self.missing:
+            logger.warning(
+                "Kafka has the ticks of %d predictions no more; their trades count in no bar's volume", missing
+            )
+        self.missing += missing
+
+
+def _pick(rows: Records, blocks: dict[int, Records]) -> Records:
+    """Return the tick of each row out of the blocks."""
+    picked = empty_ticks(len(rows))
+    if not blocks:
+        return picked
+    offsets = np.array(sorted(blocks), np.int64)
+    parts = [blocks[offset] for offset in offsets.tolist()]
+    lengths = np.array([len(part) for part in parts])
+    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
+    which = np.minimum(np.searchsorted(offsets, rows["source_offset"]), len(offsets) - 1)
+    is_there = (offsets[which] == rows["source_offset"]) & (rows["source_index"] < lengths[which])
+    at = np.where(is_there, starts[which] + rows["source_index"].astype(np.int64), 0)
+    ticks = join_records(parts)[at]
+    # Offsets start again where the topic was made anew: then another tick may stand there.
+    is_there &= (ticks["symbol"] == rows["symbol"]) & (ticks["event_ns"] == rows["event_ns"])
+    picked[is_there] = ticks[is_there]
+    return picked

@@ -1,0 +1,95 @@
+"""How far each consumer group is behind, by partition: Kafka is asked once a second at the most."""
+
+import asyncio
+import time
+from typing import Any, Final
+
+import numpy as np
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from exporters.rest.problems import UNAVAILABLE, Problem
+from stream.topics import APP_ID
+
+_HELD_FOR_S: Final = 1.0
+_PATIENCE_S: Final = 5.0
+
+
+class Lag:
+    """Asks one cluster."""
+
+    def __init__(self, bootstrap: str) -> None:
+        """Make it; it connects when it is first asked."""
+        self._bootstrap = bootstrap
+        self._admin: AIOKafkaAdminClient | None = None
+        self._consumer: AIOKafkaConsumer | None = None
+        self._lock = asyncio.Lock()
+        self._held: tuple[float, dict[str, Any]] = (float("-inf"), {})
+
+    async def now(self) -> dict[str, Any]:
+        """Return how far our groups are behind, by group, topic and partition. Cancelling it is safe.
+
+        Raises:
+            Problem: Kafka does not answer.
+        """
+        async with self._lock:
+            if time.monotonic() - self._held[0] >= _HELD_FOR_S:
+                try:
+                    said = await asyncio.wait_for(self._ask(), _PATIENCE_S)
+                except (KafkaError, OSError, TimeoutError) as error:
+                    await self.close()
+                    words = f"Kafka at {self._bootstrap} does not answer: {error!r}"[:300]
+                    raise Problem(UNAVAILABLE, words, {"Retry-After": "2"}) from error
+                self._held = (time.monotonic(), said)
+            return self._held[1]
+
+    async def check(self) -> None:
+        """Ask whether Kafka answers. Cancelling it is safe.
+
+        Raises:
+            Problem: it does not.
+        """
+        await self.now()
+
+    async def close(self) -> None:
+        """Close the connections."""
+        admin, consumer = self._admin, self._consumer
+        self._admin = self._consumer = None
+        if admin is not None:
+            await admin.close()
+        if consumer is not None:
+            await consumer.stop()
+
+    async def _ask(self) -> dict[str, Any]:
+        admin, consumer = await self._connected()
+        at = np.datetime64(time.time_ns(), "ns")
+        names = sorted(name for name, *_ in await admin.list_consumer_groups() if name.startswith(APP_ID))
+        committed = {name: await admin.list_consumer_group_offsets(name) for name in names}
+        wanted = sorted({partition for offsets in committed.values() for partition in offsets})
+        ends = await consumer.end_offsets(wanted) if wanted else {}
+        rows = [
+            _row(name, partition, offset.offset, ends[partition])
+            for name, offsets in committed.items()
+            for partition, offset in sorted(offsets.items())
+        ]
+        return {"time": f"{at}Z", "data": rows}
+
+    async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
+        if self._admin is None or self._consumer is None:
+            self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id=f"{APP_ID}-api")
+            await self._admin.start()
+            self._consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, client_id=f"{APP_ID}-api")
+            await self._consumer.start()
+        return self._admin, self._consumer
+
+
+def _row(group: str, partition: TopicPartition, committed: int, end: int) -> dict[str, Any]:
+    return {
+        "group": group,
+        "topic": partition.topic,
+        "partition": partition.partition,
+        "committed": committed,
+        "end": end,
+        "lag_blocks": max(0, end - max(committed, 0)),
+    }
