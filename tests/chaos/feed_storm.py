@@ -149,7 +149,7 @@ class Report:
     told: int = 0
     told_of_two: int = 0
     connections: int = 0
-    caught_up_s: dict[str, list[float]] = field(default_factory=dict)  # by blow, from when the gateways serve again
+    caught_up_s: dict[str, list[float]] = field(default_factory=dict)  # by blow, from when it fell
     rss_mib: list[float] = field(default_factory=list)  # of the larger gateway, after each blow
 
 
@@ -223,14 +223,14 @@ class FeedStorm:
             Blow.BROKER_KILLED: self._restart_broker,
             Blow.ALL_CUT_OFF: self._cut_off,
         }
+        begun_s = time.monotonic()
         await blows[blow]()
         await self._serving()
-        begun_s = time.monotonic()
         await self._caught_up(source, tasks)
         caught_up_s = time.monotonic() - begun_s
         self._report.caught_up_s.setdefault(blow.value, []).append(round(caught_up_s, 2))
         self._report.rss_mib.append(max(_rss_mib(part.pid) for part in self._parts))
-        self._tell(f"{blow}: all caught up {caught_up_s:.1f} s later; RSS {self._report.rss_mib[-1]:.0f} MiB")
+        self._tell(f"{blow}: all have everything {caught_up_s:.1f} s later; RSS {self._report.rss_mib[-1]:.0f} MiB")
 
     async def _signal(self, number: signal.Signals, *which: int) -> None:
         for index in which:
