@@ -17,6 +17,7 @@ import typer
 
 from stream.analyst_commands import analyst_cli
 from stream.api_commands import api_cli
+from stream.clickhouse_commands import clickhouse_cli
 from stream.errors import SettingsError, TickloomError
 from stream.listen_command import listen_cli
 from stream.logs import set_up_logging
@@ -37,6 +38,7 @@ cli = typer.Typer(
 
 cli.add_typer(analyst_cli)
 cli.add_typer(api_cli)
+cli.add_typer(clickhouse_cli)
 cli.add_typer(listen_cli)
 cli.add_typer(models_cli)
 cli.add_typer(retrain_cli)
