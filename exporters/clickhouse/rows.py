@@ -56,7 +56,7 @@ def epoch_number(client: Client, epoch: str) -> int:
     known = "SELECT min(number) FROM epochs WHERE epoch = %(epoch)s"
     [(number,)] = client.execute(known, {"epoch": epoch})
     if number == 0:
-        note = "INSERT INTO epochs SELECT %(epoch)s, (SELECT max(number) + 1 FROM epochs)"
+        note = "INSERT INTO epochs (epoch, number) SELECT %(epoch)s, (SELECT max(number) + 1 FROM epochs)"
         client.execute(note, {"epoch": epoch})
         [(number,)] = client.execute(known, {"epoch": epoch})
     return int(number)
