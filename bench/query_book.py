@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from clickhouse_driver import Client
-from exporters.clickhouse.schema import migrate
 
 from bench.query_book_rows import MODEL, SHADOW, Filling, fill, first_day
 from exporters.clickhouse.book import Query, queries
+from exporters.clickhouse.schema import migrate
 from stream.embedded.clickhouse import EmbeddedClickHouse
 
 _GOAL_MS: Final = 1_000.0

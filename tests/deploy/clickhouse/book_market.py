@@ -14,8 +14,6 @@ from typing import Any, Final
 
 import numpy as np
 import pyarrow.parquet as pq
-from exporters.clickhouse.predictions import PredictionSink
-from exporters.clickhouse.sink import ClickHouseSink
 from numpy.typing import NDArray
 
 from agents.history import ANY_FUTURE_NS
@@ -23,6 +21,8 @@ from agents.lane import Lane
 from agents.outcomes import OutcomeJoin
 from agents.windows import Windows
 from exporters.batch import Batch
+from exporters.clickhouse.predictions import PredictionSink
+from exporters.clickhouse.sink import ClickHouseSink
 from exporters.intake import PLACED_TICK
 from models.predictor import load_predictor
 from stream.embedded.clickhouse import EmbeddedClickHouse
