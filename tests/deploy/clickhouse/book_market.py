@@ -16,22 +16,27 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from agents.feature_names import names_id
+from agents.features import FEATURES, NAMES
 from agents.history import ANY_FUTURE_NS
 from agents.lane import Lane
 from agents.outcomes import OutcomeJoin
 from agents.windows import Windows
 from exporters.batch import Batch
+from exporters.clickhouse.feature_sink import FeatureSink
 from exporters.clickhouse.predictions import PredictionSink
 from exporters.clickhouse.sink import ClickHouseSink
 from exporters.intake import PLACED_TICK
 from models.predictor import load_predictor
 from stream.embedded.clickhouse import EmbeddedClickHouse
 from stream.records import (
+    FEATURES_HEAD,
     MODEL_EVENT,
     ModelEventKind,
     Records,
     TickKind,
     empty_ticks,
+    features_record,
     join_records,
 )
 from stream.sources.replay import Replay
@@ -123,8 +128,37 @@ async def _load(url: str, market: Market) -> None:
     for number, rows in enumerate((market.predictions, market.predictions[:500])):
         await predictions.write(Batch(rows, ((0, number, number),), "one"))
     await predictions.settle()
+    if len(market.features) == len(market.predictions):
+        features = FeatureSink(url, "no-kafka:1")
+        features._names = _KnownNames()  # type: ignore[assignment]
+        await features.write(Batch(_features_of_aig(market), ((0, 0, 0),), "one"))
+        await features.close()
     await predictions.close()
     await sink.close()
+
+
+def _features_of_aig(market: Market) -> Records:
+    """Rows as a worker publishes them."""
+    is_aig = market.predictions["symbol"] == b"AIG"
+    predictions = market.predictions[is_aig]
+    rows = np.zeros(len(predictions), features_record(len(NAMES)))
+    for name in FEATURES_HEAD.names or ():
+        if name != "names_id":
+            rows[name] = predictions[name]
+    rows["names_id"], rows["values"] = names_id(NAMES), market.features[is_aig]
+    return rows
+
+
+class _KnownNames:
+    """What Kafka would tell of the names of features."""
+
+    known: Final = {names_id(NAMES): FEATURES}
+
+    async def learn(self, ids: set[int]) -> set[int]:
+        return ids - set(self.known)
+
+    async def close(self) -> None:
+        pass
 
 
 class _KnownTicks:

@@ -8,6 +8,7 @@ import pytest
 from book_answers import Ask, frame, same, start_of
 from book_market import MINUTE, OPEN_NS, SPAN_NS, Market, S
 
+from agents.features import NAMES
 from models.live_scores import rows_of_sums, scores_of
 from stream.records import Records
 
@@ -120,6 +121,31 @@ def test_drift_of_answers_is_psi_and_ks_on_tenths_of_the_span_before(ask: Ask, m
     same(found, table, rtol=1e-5, atol=1e-7)
     none = ask("answer_drift", symbol="AIG")
     assert (none["psi"] < 1e-12).all(), "a span does not drift from itself"
+
+
+def test_drift_of_features_is_told_for_each_by_its_name(ask: Ask, market: Market) -> None:
+    rows = market.predictions_of("AIG")
+    values = pd.DataFrame(market.features[market.predictions["symbol"] == b"AIG"], columns=list(NAMES))
+    middle = OPEN_NS + SPAN_NS // 2
+    is_sampled, is_before = rows["seq"] % 10 == 0, rows["event_ns"] < middle
+    expected = []
+    for name in NAMES:
+        before, now = values[name][is_sampled & is_before], values[name][is_sampled & ~is_before]
+        ordered = np.sort(before)
+        edges = ordered[[int(level * len(ordered) / 10) for level in range(1, 10)]]
+        counts = [np.bincount(np.searchsorted(edges, some, "right"), minlength=10) for some in (before, now)]
+        b, n = (np.maximum(count / count.sum(), 1e-3) for count in counts)
+        ks = np.abs(np.cumsum(counts[0] / counts[0].sum()) - np.cumsum(counts[1] / counts[1].sum())).max()
+        psi = ((n - b) * np.log(n / b)).sum()
+        expected.append((name, len(before), len(now), psi, ks, before.mean(), now.mean()))
+    columns = ["feature", "base_rows", "rows", "psi", "ks", "mean_before", "mean_now"]
+    table = pd.DataFrame(expected, columns=columns).sort_values("feature")
+    split = pd.Timestamp(middle)
+    found = ask("feature_drift", symbol="AIG", base_to=split, from_=split)
+    same(found.sort_values("feature"), table, rtol=2e-4, atol=1e-5)
+    assert found["psi"].is_monotonic_decreasing
+    some = ask("feature_drift", symbol="AIG", features="bar!_60s%".replace("!", "\\"), base_to=split, from_=split)
+    assert set(some["feature"]) == {name for name in NAMES if name.startswith("bar_60s")}
 
 
 def test_what_happened_to_models_is_told_newest_first(ask: Ask, market: Market) -> None:

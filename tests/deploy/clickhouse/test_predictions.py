@@ -8,6 +8,7 @@ import pytest
 from book_answers import BPS, Ask, frame, same, start_of
 from book_market import MINUTE, Market, S
 
+from agents.features import NAMES
 from models.live_scores import rows_of_sums, scores_of
 
 CLASSES = np.array(["down", "flat", "up"])
@@ -255,3 +256,29 @@ def test_profit_by_confidence_counts_the_sure_ones_only(ask: Ask, market: Market
     columns = ["at_least", "positions", "hit_share", "gross_bps", "net_bps", "total_net_bps"]
     found = ask("profit_by_confidence", symbol=SYMBOL, model=market.model)
     same(found, pd.DataFrame(expected, columns=columns), rtol=1e-7, atol=1e-6)
+
+
+def test_why_a_prediction_was_made_is_told_with_its_features_model_and_source(ask: Ask, market: Market) -> None:
+    rows = market.predictions["symbol"] == SYMBOL.encode()
+    place = 20_000
+    prediction, features = market.predictions[rows][place], market.features[rows][place]
+    tick = market.ticks_of(SYMBOL)[place]
+    outcome = market.outcomes_of(SYMBOL)[market.outcomes_of(SYMBOL)["seq"] == prediction["seq"]][0]
+    found = ask("why_this_prediction", symbol=SYMBOL, seq=prediction["seq"])
+    told = {part: dict(zip(some["name"], some["value"], strict=True)) for part, some in found.groupby("part")}
+    for name in ("p_down", "p_flat", "p_up", "expected_return_bps"):
+        assert np.float32(told["prediction"][name]) == prediction[name]
+    assert told["prediction"]["feature_hash"] == f"{prediction['feature_hash']:016x}"
+    assert told["model"]["model"] == market.model
+    assert {"partition": "0", "epoch": "one"}.items() <= told["source"].items()
+    assert int(told["source"]["offset"]) == prediction["source_offset"]
+    assert int(told["source"]["index"]) == prediction["source_index"]
+    assert int(told["source"]["source_seq"]) == tick["source_seq"]
+    for name in ("price", "size", "bid", "ask", "bid_size", "ask_size"):
+        np.testing.assert_equal(float(told["tick"][name]), tick[name])
+    assert float(told["outcome"]["later_price"]) == outcome["later_price"]
+    assert told["outcome"]["realised"] == CLASSES[outcome["realised"]]
+    assert list(told["feature"]) == list(NAMES), "in the order of a row"
+    np.testing.assert_array_equal(np.array(list(told["feature"].values()), np.float32), features)
+    meanings = found[found["part"] == "feature"].set_index("name")["meaning"]
+    assert meanings["spread_bps"] == "bps: (ask - bid) / mid x 1e4; 0 before the first quote"
