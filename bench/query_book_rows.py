@@ -52,7 +52,8 @@ WHERE i % 10000 = 5000
 _PREDICTIONS: Final = """
 INSERT INTO predictions (symbol, seq, event_time, ref_price, horizon_ns, p_down, p_flat, p_up, expected_return_bps,
     model_id, feature_hash, flags, source_partition, source_offset, source_index, recv_time, consumed_time,
-    features_time, inferred_time, published_time, ingested_time, epoch, newest_time, trade_size, tick_kind, side)
+    features_time, inferred_time, published_time, ingested_time, epoch, newest_time, trade_price, trade_size,
+    tick_kind, side)
 SELECT symbol, i + 1 + {seq_before}, fromUnixTimestamp64Nano(event_ns), mid, {ahead_ns},
     0.2 + (h % 997) / 2500 AS p_down, 1 - p_down - p_up, 0.2 + (intDiv(h, 997) % 997) / 2500 AS p_up,
     5 * (p_up - p_down), 1, h, 0, {s} % 4, intDiv(i, 100), i % 100,
@@ -62,7 +63,8 @@ SELECT symbol, i + 1 + {seq_before}, fromUnixTimestamp64Nano(event_ns), mid, {ah
     features + toIntervalNanosecond(10000 + h % 30000) AS inferred,
     inferred + toIntervalNanosecond(30000 + h % 90000) AS published,
     published + toIntervalMillisecond(400), 'one', fromUnixTimestamp64Nano(event_ns),
-    if(is_trade, 100. * (1 + h % 9), 0), if(is_trade, 1, 2), if(is_trade, toInt64(h % 3) - 1, 0)
+    if(is_trade, mid + 0.01 * (toInt64(h % 3) - 1), NaN), if(is_trade, 100. * (1 + h % 9), NaN),
+    if(is_trade, 1, 2), if(is_trade, toInt64(h % 3) - 1, 0)
 FROM ({rows})
 """
 _OUTCOMES: Final = """
@@ -103,14 +105,23 @@ def first_day(_: Filling) -> datetime:
 
 
 def fill(client: Any, filling: Filling, say: Callable[[str], None]) -> None:
-    """Put the rows in that are not there yet; a symbol's day is whole or missing, and is made again then."""
-    has = set(
-        client.execute("SELECT DISTINCT symbol, toUInt32(toUnixTimestamp(toStartOfDay(bar_time))) FROM bars_1h")
+    """Put the rows in that are not there yet, a symbol's day at a time, and compute the bars of each day."""
+    has, has_bars = (
+        set(client.execute(f"SELECT DISTINCT symbol, toUnixTimestamp(toStartOfDay({time})) FROM {table}"))  # noqa: S608
+        for table, time in (("outcomes", "event_time"), ("bars_1h", "bar_time"))
     )
     for day in range(filling.days):
-        for number in range(filling.symbols):
-            if (f"SYM{number:02d}", _FIRST_DAY_S + day * 86_400) not in has:
+        day_s = _FIRST_DAY_S + day * 86_400
+        names = [f"SYM{number:02d}" for number in range(filling.symbols)]
+        for number, name in enumerate(names):
+            if (name, day_s) not in has:
                 _fill_day(client, filling, number, day)
+        touched = Touched()
+        span = ((day_s + _OPEN_S) * _S, (day_s + _OPEN_S) * _S + _SESSION_NS)
+        for name in names:
+            if (name, day_s) not in has_bars:
+                touched.put(name.encode(), Span(*span, *span))
+        compute(client, touched)
         say(f"{(day + 1) * filling.symbols * filling.count:,} ticks are there")
 
 
@@ -129,10 +140,6 @@ def _fill_day(client: Any, filling: Filling, number: int, day: int) -> None:
     names["rows"] = _ROWS.format(s=number, open_ns=open_ns, step_ns=step_ns, count=filling.count, mid=mid)
     for statement in (_TICKS, _REJECTED, _PREDICTIONS):
         client.execute(statement.format(**names), settings=_ENOUGH)
-    client.execute(_OUTCOMES.format(model=1, shadow=0, **names), settings=_ENOUGH)
     if number == 0:  # a challenger for one symbol
         client.execute(_OUTCOMES.format(model=2, shadow=1, **names), settings=_ENOUGH)
-    touched = Touched()
-    span = (open_ns, open_ns + _SESSION_NS)
-    touched.put(f"SYM{number:02d}".encode(), Span(*span, *span))
-    compute(client, touched)
+    client.execute(_OUTCOMES.format(model=1, shadow=0, **names), settings=_ENOUGH)

@@ -146,14 +146,16 @@ def test_a_refused_tick_stands_beside_the_price_before_it(ask: Ask, market: Mark
 
 
 def test_rows_that_were_written_again_are_stored_twice_and_shown_once(ask: Ask, market: Market) -> None:
-    found = ask("duplicates").set_index(["what", "symbol"])
-    assert (found["shown_twice"] == 0).all()
-    for symbol in SYMBOLS:
-        assert found.loc[("predictions", symbol), "shown"] == len(market.predictions_of(symbol))
     again = market.predictions[:500]["symbol"]
-    repeats = found["repeats"].loc["predictions"]
     for symbol in SYMBOLS:
-        assert repeats[symbol] in (0, (again == symbol.encode()).sum()), "0 where parts were merged already"
+        found = ask("duplicates", symbol=symbol).set_index("what")
+        assert (found["shown_twice"] == 0).all()
+        shown = len(market.predictions_of(symbol))
+        assert found.loc["predictions", "shown"] == shown
+        assert found.loc["predictions", "repeats"] == found.loc["predictions", "stored"] - shown
+        # None where parts were merged already.
+        assert found.loc["predictions", "repeats"] in (0, (again == symbol.encode()).sum())
+        assert found.loc["outcomes", "shown"] == len(market.outcomes_of(symbol)) * 2, "of two models"
 
 
 def test_no_prediction_is_missing_unless_one_is_taken_away(ask: Ask, ask_of: AskOf, market: Market) -> None:
