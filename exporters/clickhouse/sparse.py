@@ -1,8 +1,7 @@
 """Mends how clickhouse-driver 0.2.11 reads sparse columns: those of which nearly all values are the type's default.
 
-It makes a list of them, with a default of its own, and Arrow takes neither for times, dates and truth values: a
-question about a table with a time that is nearly always 0 fails. An array of the column's own type is what it makes of
-every other column.
+It makes a list of them, with a default of its own, which Arrow takes for no time, date or truth value: a question
+about a table with a time that is nearly always 0 fails. Of every other column it makes an array of its type.
 """
 
 import functools

@@ -35,11 +35,11 @@ def test_a_column_of_little_but_defaults_is_read_as_any_other(client: Client, ki
     client.execute(f"INSERT INTO seldom SELECT number, {value} FROM numbers(200) WHERE number % 50 = 7")  # noqa: S608
     client.execute("INSERT INTO seldom (n) SELECT number FROM numbers(200) WHERE number % 50 != 7")
     client.execute("OPTIMIZE TABLE seldom FINAL")
-    [[sparse]] = client.execute("SELECT toUInt8(serialization_kind = 'Sparse') FROM system.parts_columns "
-                                "WHERE database = currentDatabase() AND active AND column = 'v'")  # fmt: skip
-    assert sparse[0] == 1, "else this tests nothing"
+    asked = "SELECT serialization_kind = 'Sparse' FROM system.parts_columns WHERE active AND column = 'v'"
+    [[sparse]] = client.execute(f"{asked} AND database = currentDatabase()")
+    assert sparse == 1, "else this tests nothing"
     seen: Any = client.query_arrow("SELECT v FROM seldom ORDER BY n").column("v")
-    [[wanted]] = [client.query_arrow(f"SELECT {value} AS v").column("v").to_pylist()]  # noqa: S608
+    [wanted] = client.query_arrow(f"SELECT {value} AS v").column("v").to_pylist()
     assert seen.slice(7, 1).to_pylist() == [wanted]
     others = np.delete(np.arange(200), np.arange(7, 200, 50))
     assert len(set(seen.take(others).to_pylist())) == 1
