@@ -60,7 +60,7 @@ export class Chart {
     });
     this.#ahead = this.#chart.addSeries(LineSeries, {
       lineWidth: 2, lineStyle: LineStyle.Dotted, priceLineVisible: false, lastValueVisible: false,
-      crosshairMarkerVisible: false,
+      crosshairMarkerVisible: false, autoscaleInfoProvider: () => null,
     });
     this.#lean = this.#chart.addSeries(HistogramSeries, {
       priceFormat: { type: "custom", formatter: (x) => `${signed(x * 100, 0)} %`, minMove: 0.01 },
