@@ -184,7 +184,7 @@ function follow() {
   feed.on("heartbeat", (message) => { beat = message; drawBeat(message); ask(); });
   feed.on("epoch", ({ channel }) => { if (channel === "prediction") { watch.clear(); alerts.add("warn", "epoch", "another Kafka numbers everything from here on"); } });
   feed.on("gap", ({ channel, symbol, after, before }) => alerts.add("bad", `gap ${channel} ${symbol}`, `${symbol}: ${channel} between ${after} and ${before} is missing`));
-  feed.on("reset", ({ channel, symbols, reason }) => alerts.add("warn", `reset ${channel} ${reason}`, `${channel}: ${symbols.length} symbols could not be resumed (${reason})`));
+  feed.on("reset", ({ channel, symbols, reason }) => alerts.add(channel === "prediction" ? "warn" : "info", `reset ${channel} ${reason}`, `${channel}: begins anew for ${symbols.length}, what was missed is not to be had (${reason})`));
   feed.on("going_away", () => alerts.add("info", "going", "the gateway stops; going to another"));
   feed.on("warning", ({ message }) => alerts.add("warn", "slow", `this page is too slow: ${message}`));
   feed.on("error", (error) => { if (error.code !== "unknown_channel") alerts.add("warn", `error ${error.code}`, `${error.code}: ${error.message}`); });

@@ -110,7 +110,8 @@ def market(publish: Any, make_rows: Any) -> Any:
 
 def ours(tab: Tab) -> list[str]:
     """Complaints that are not of this API's having no servers behind it: the browser tells of every 4xx and 5xx."""
-    others = ("WebSocket connection", "Canvas2D: Multiple readback")  # the latter is of this test's looking at pixels
+    # The latter is of these tests' looking at pixels.
+    others = ("WebSocket connection", "Canvas2D: Multiple readback")
     return [line for line in tab.complaints if "/v1/" not in line and not line.startswith(others)]
 
 
@@ -225,6 +226,12 @@ async def test_history_comes_from_the_api_with_what_became_of_calls(
         # Each kind of marker is painted, in its colour.
         await tab.eventually(PAINTED.replace("WANTED", "{ hit: [127, 209, 174], miss: [255, 107, 107] }"))
         assert not await tab.run("return document.querySelector('#chart-trouble').checkVisibility()")
+        asked = "/v1/queries/predictions_by_bar?symbol=AIG&seconds=1"
+        said = (await tab.run(f"return (await fetch('{asked}')).json()"))["data"]
+        last = [np.flatnonzero(second == start)[-1] for start in np.unique(second)]
+        assert [row["p_up"] for row in said] == pytest.approx(rows["p_up"][last].tolist())
+        assert [row["p_down"] for row in said] == pytest.approx(rows["p_down"][last].tolist())
+        assert sum(row["predictions"] for row in said) == len(rows)
         await tab.press("2")
         await tab.eventually("document.querySelector('#chart').ariaLabel.startsWith('AIG, bars of 1m')")
         assert ours(tab) == []
