@@ -124,7 +124,8 @@ class Settings(BaseModel):
     # Ways out.
     exporter_port: Port = Field(0, description="metrics and health of an exporter; 0 picks a free port")
     redis_ttl_s: int = Field(86_400, ge=0, description="expiry of a symbol's latest prediction; 0 is never")
-    redis_stream_maxlen: int = Field(10_000, ge=1, description="batches kept in the stream of predictions")
+    redis_stream_maxlen: int = Field(10_000, ge=1, description="batches kept in the stream of predictions ...")
+    redis_stream_rows: int = Field(500_000, ge=1, description="... and predictions, roughly: 160 bytes each")
     redis_conflate_after_s: float = Field(
         5.0, ge=0, le=1e6, description="Redis gets only the newest of what is older than this; 0 is all of it"
     )

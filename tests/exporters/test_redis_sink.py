@@ -177,6 +177,20 @@ async def test_a_backlog_is_conflated_and_the_stream_says_what_it_skipped(
     await sink.close()
 
 
+async def test_the_stream_keeps_so_many_batches_and_so_many_predictions(
+    valkey: EmbeddedValkey, client: Redis, prefix: str, make_rows: Any
+) -> None:
+    sink = sink_on(valkey, prefix, stream_maxlen=300, stream_rows=20_000)
+    rows = make_rows(["AIG"], 100_000)
+    for number in range(600):
+        await sink.write(batch_of(rows[number : number + 1]))
+    assert 300 <= await client.xlen(f"{prefix}predictions") <= 400  # Redis trims by a hundred of small entries
+    for start in range(1000, 81_000, 200):
+        await sink.write(batch_of(rows[start : start + 200]))
+    assert 90 <= await client.xlen(f"{prefix}predictions") <= 130
+    await sink.close()
+
+
 async def test_a_big_batch_goes_in_pieces_that_repeat_without_harm(
     valkey: EmbeddedValkey, client: Redis, prefix: str, make_rows: Any
 ) -> None:
