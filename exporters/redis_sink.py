@@ -40,7 +40,7 @@ from stream.settings import Settings
 logger = logging.getLogger(__name__)
 
 # Other clients wait while a script runs: about 10 us a symbol.
-_ROWS_A_CALL: Final = 2048
+_ROWS_A_CALL: Final = 1024
 _REMEMBERED_ENTRIES: Final = 100
 _SCRIPT: Final = (files("exporters") / "redis_if_newer.lua").read_text("utf-8")
 
@@ -175,14 +175,14 @@ class RedisSink:
         symbols, rows = sorted(batch.fresh), batch.rows
         pipeline = self._server.client.pipeline(transaction=False)
         for symbol in symbols:
-            pipeline.hmget(prediction_key(self._prefix, symbol.decode()), ["epoch", *HASH_FIELDS[:4]])
+            pipeline.hmget(prediction_key(self._prefix, symbol.decode()), ["epoch", "seq", "source"])
         unknown = np.ones(len(rows), bool)
-        for symbol, (epoch, *place) in zip(symbols, await pipeline.execute(), strict=True):
-            if epoch == batch.epoch.encode() and None not in place:
-                seq, partition, offset, index = map(int, place)
+        for symbol, (epoch, seq, source) in zip(symbols, await pipeline.execute(), strict=True):
+            if epoch == batch.epoch.encode() and seq is not None and source is not None:
+                partition, offset, index = map(int, source.split(b":"))
                 newer = rows["source_offset"] > offset
                 newer |= (rows["source_offset"] == offset) & (rows["source_index"] > index)
-                newer = np.where(rows["source_partition"] == partition, newer, rows["seq"] > seq)
+                newer = np.where(rows["source_partition"] == partition, newer, rows["seq"] > int(seq))
                 unknown &= newer | (rows["symbol"] != symbol)
         return unknown
 
