@@ -123,6 +123,10 @@ class Settings(BaseModel):
 
     # Ways out.
     exporter_port: Port = Field(0, description="metrics and health of an exporter; 0 picks a free port")
+    archive_url: str | None = Field(
+        None, min_length=1, description="directory or URL (s3://BUCKET/PREFIX) of the archive of Parquet files"
+    )
+    archive_every_s: float = Field(300.0, ge=1, le=86_400, description="the archive is this far behind at the most")
     redis_ttl_s: int = Field(86_400, ge=0, description="expiry of a symbol's latest prediction; 0 is never")
     redis_stream_maxlen: int = Field(10_000, ge=1, description="batches kept in the stream of predictions ...")
     redis_stream_rows: int = Field(500_000, ge=1, description="... and predictions, roughly: 160 bytes each")
