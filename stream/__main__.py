@@ -15,6 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
+from stream.archive_commands import archive_cli
 from stream.analyst_commands import analyst_cli
 from stream.api_commands import api_cli
 from stream.errors import SettingsError, TickloomError
@@ -35,6 +36,7 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+cli.add_typer(archive_cli)
 cli.add_typer(analyst_cli)
 cli.add_typer(api_cli)
 cli.add_typer(listen_cli)

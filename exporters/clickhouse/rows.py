@@ -18,7 +18,8 @@ STORED_PREDICTION: Final = np.dtype(
     [
         *PREDICTION.descr,
         ("newest_ns", "<i8"),  # newest event time of the symbol then: the bar that it counts in
-        ("trade_size", "<f8"),  # 0 where the tick is no trade
+        ("trade_price", "<f8"),  # NaN where the tick is no trade
+        ("trade_size", "<f8"),
         ("tick_kind", "i1"),  # TickKind; 0 where the tick is not in Kafka any more
         ("side", "i1"),
     ]
@@ -55,7 +56,7 @@ def epoch_number(client: Client, epoch: str) -> int:
     known = "SELECT min(number) FROM epochs WHERE epoch = %(epoch)s"
     [(number,)] = client.execute(known, {"epoch": epoch})
     if number == 0:
-        note = "INSERT INTO epochs SELECT %(epoch)s, (SELECT max(number) + 1 FROM epochs)"
+        note = "INSERT INTO epochs (epoch, number) SELECT %(epoch)s, (SELECT max(number) + 1 FROM epochs)"
         client.execute(note, {"epoch": epoch})
         [(number,)] = client.execute(known, {"epoch": epoch})
     return int(number)
