@@ -63,7 +63,7 @@ def clickhouse_ticks(
     try:
         yield from _ticks(client, {"from_ns": from_ns, "to_ns": to_ns}, told, page_rows)
     except (errors.Error, EOFError, OSError) as error:
-        message = str(error).split("Stack trace:")[0].strip()
+        message = " ".join(str(error).split("Stack trace:")[0].split())
         raise SourceError(f"ClickHouse at {host}: its ticks cannot be read: {message}") from None
     finally:
         client.disconnect()

@@ -32,7 +32,7 @@ class Message:
     value: bytes
 
 
-async def store(url: str, ticks: Records, epoch: str, block_ticks: int = 50) -> None:
+async def store(url: str, ticks: Records, epoch: str, block_ticks: int = 150) -> None:
     """Send ticks through the door and the sink of the exporter, as blocks of a cluster's topic."""
     sink, door, offsets = ClickHouseSink(url), TickIntake(IntakeMetrics(CollectorRegistry())), [0] * PARTITIONS
     for block in np.array_split(ticks, max(1, len(ticks) // block_ticks)):
@@ -76,13 +76,13 @@ def market(make_ticks: Callable[..., Any], count: int) -> Records:
 
 
 async def test_the_features_are_those_of_the_ticks_themselves(url: str, make_ticks: Callable[..., Any]) -> None:
-    ticks = market(make_ticks, 3000)
+    ticks = market(make_ticks, 1500)
     await store(url, ticks, "one")
     walked: list[tuple[int, int]] = []
-    read = clickhouse_ticks(url, 0, 1 << 62, lambda *at: walked.append(at), page_rows=97)
+    read = clickhouse_ticks(url, 0, 1 << 62, lambda *at: walked.append(at), page_rows=150)
     stored = history(read, 5_000_000_000)
     direct = history(ticks, 5_000_000_000)
-    assert len(stored.event_ns) == len(direct.event_ns) > 2500
+    assert len(stored.event_ns) == len(direct.event_ns) > 700
     assert rows_by_symbol(stored) == rows_by_symbol(direct)
     assert walked[-1][0] == walked[-1][1] < len(ticks), "copies are stored once"
     assert sorted(walked) == walked
@@ -94,7 +94,7 @@ async def test_clusters_follow_each_other_and_what_the_newer_has_again_counts_th
     ticks = market(make_ticks, 1200)
     # The names of clusters say nothing of their order. The second has a part of the first once more.
     await store(url, ticks[:800], "zzz")
-    await store(url, ticks[600:], "aaa", block_ticks=31)
+    await store(url, ticks[600:], "aaa", block_ticks=131)
     stored = history(clickhouse_ticks(url, 0, 1 << 62, lambda *_: None), 5_000_000_000)
     assert rows_by_symbol(stored) == rows_by_symbol(history(ticks, 5_000_000_000))
 
@@ -117,4 +117,4 @@ def test_what_cannot_be_read_is_said(url: str) -> None:
     with pytest.raises(SourceError, match="cannot be read"):
         list(clickhouse_ticks(f"clickhouse://127.0.0.1:{free_port()}/db", 0, 1, lambda *_: None))
     with pytest.raises(SettingsError, match="not a ClickHouse URL"):
-        list(clickhouse_ticks("http://127.0.0.1/db", 0, 1, lambda *_: None))
+        list(clickhouse_ticks("clickhouse://127.0.0.1:port/db", 0, 1, lambda *_: None))
