@@ -38,6 +38,7 @@ class ChannelChoice(StrEnum):
     MODEL = "model"
     STATUS = "status"
     HALT = "halt"
+    FEATURES = "features"
 
 
 class ModeChoice(StrEnum):

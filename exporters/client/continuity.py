@@ -4,8 +4,8 @@ Each connection is a `Stream`: the messages of one gateway, in order, of which t
 has. One connection or several, of one gateway or two, are merged alike. Of each symbol:
 
 - a message that follows the last one that came is next, whoever brings it first;
-- one that we had is dropped. Which of two is newer says the place of its tick for predictions (their seq may begin
-  anew), and seq for other channels;
+- one that we had is dropped. Which of two is newer says the place of its tick for predictions and features (their
+  seq may begin anew), and seq for other channels;
 - one that follows its stream's last, where that stream was not ahead, shows a hole of the engine's own: a `Gap`;
 - else its stream began, or went on, further than we are: another stream may still bring what is between. The
   message is dropped and its connection asked to resume from where we are; then its stream is as good as any.
@@ -103,7 +103,7 @@ class Continuity:
         records, plan = batch.records, _Plan(batch, out)
         symbols, seqs = records["symbol"].tolist(), records["seq"].tolist()
         befores = records["prev"].tolist() if self.channel.chained else [seq - 1 for seq in seqs]
-        orders = seqs if self.channel.chained else _orders(batch)
+        orders = _orders(batch)
         had_of, last, modes = self.had, stream.last, stream.modes
         for index, symbol in enumerate(symbols):
             seq, order, had = seqs[index], orders[index], had_of.get(symbol)
@@ -282,8 +282,11 @@ class _Plan:
 
 
 def _orders(batch: Batch) -> list[int]:
+    """What grows from each message of a symbol to the next, also where seq begins anew."""
     records = batch.records
-    orders: list[int] = (
-        (records["source_offset"].astype(np.int64) << _INDEX_BITS) + records["source_index"]
-    ).tolist()
+    if "source_offset" not in (records.dtype.names or ()):
+        seqs: list[int] = records["seq"].tolist()
+        return seqs
+    places = (records["source_offset"].astype(np.int64) << _INDEX_BITS) + records["source_index"]
+    orders: list[int] = places.tolist()
     return orders
