@@ -7,10 +7,9 @@ fields mean.
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
+from exporters.fields import decimals
 from stream.records import FLAG_WARMING, Records, TickKind
 
 _PREDICTION: Final = (
@@ -51,9 +50,9 @@ def encode_predictions(rows: Records, names: Sequence[bytes]) -> list[bytes]:
     columns = [
         names,
         *_integers(rows, "seq", "event_ns"),
-        _decimals(rows["ref_price"]),
+        decimals(rows["ref_price"]),
         *_integers(rows, "horizon_ns"),
-        *(_decimals(rows[name]) for name in _PROBABILITIES),
+        *(decimals(rows[name]) for name in _PROBABILITIES),
         *_integers(rows, "model_id"),
         [_BOOL[flag] for flag in (rows["flags"] & FLAG_WARMING).tolist()],
         *_integers(rows, *_STAMPS),
@@ -68,9 +67,9 @@ def encode_ticks(rows: Records, names: Sequence[bytes]) -> list[bytes]:
         *_integers(rows, "seq", "prev"),
         [_KINDS.get(kind, b"unknown") for kind in rows["kind"].tolist()],
         *_integers(rows, "event_ns", "recv_ns", "source_seq"),
-        *(_decimals(rows[name]) for name in ("price", "size")),
+        *(decimals(rows[name]) for name in ("price", "size")),
         *_integers(rows, "side"),
-        *(_decimals(rows[name]) for name in ("bid", "ask", "bid_size", "ask_size")),
+        *(decimals(rows[name]) for name in ("bid", "ask", "bid_size", "ask_size")),
     ]
     return [_TICK % values for values in zip(*columns, strict=True)]
 
@@ -80,7 +79,7 @@ def encode_bars(rows: Records, names: Sequence[bytes]) -> list[bytes]:
     columns = [
         names,
         *_integers(rows, "seq", "prev", "start_ns", "end_ns"),
-        *(_decimals(rows[name]) for name in ("open", "high", "low", "close")),
+        *(decimals(rows[name]) for name in ("open", "high", "low", "close")),
         *_integers(rows, "ticks", "last_seq", "published_ns"),
     ]
     return [_BAR % values for values in zip(*columns, strict=True)]
@@ -108,11 +107,11 @@ def encode_features(rows: Records, names: Sequence[bytes]) -> list[bytes]:
     heads = [
         names,
         *_integers(rows, "seq", "prev", "event_ns"),
-        _decimals(rows["ref_price"]),
+        decimals(rows["ref_price"]),
         *_integers(rows, "feature_hash", "published_ns", "names_id"),
     ]
     width = rows["values"].shape[1]
-    values = _decimals(rows["values"].reshape(-1))
+    values = decimals(rows["values"].reshape(-1))
     return [
         _FEATURES % head + _named(head[-1], values[start : start + width])
         for head, start in zip(zip(*heads, strict=True), range(0, len(values), width), strict=True)
@@ -131,8 +130,3 @@ def encode_symbol_name(symbol: bytes) -> bytes:
 
 def _integers(rows: Records, *names: str) -> list[list[Any]]:
     return [rows[name].tolist() for name in names]
-
-
-def _decimals(numbers: NDArray[Any]) -> list[bytes]:
-    """The shortest text that reads back to the same float32 or float64, of each."""
-    return orjson.dumps(np.ascontiguousarray(numbers), option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")

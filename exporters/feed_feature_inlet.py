@@ -1,5 +1,6 @@
 """``features``: what the model saw, for the channel of that name. A worker sends it where it is asked to."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -22,6 +23,8 @@ from exporters.metrics import IntakeMetrics
 from exporters.sequence import Sequencer
 from stream.feature_blocks import names_id_of
 from stream.records import FEATURES_HEAD, Records
+
+logger = logging.getLogger(__name__)
 
 
 class FeatureInlet:
@@ -50,13 +53,15 @@ class FeatureInlet:
         Raises:
             KafkaError: the brokers do not answer.
         """
-        await self._names.learn({names_id_of(message.value or b"") or 0 for message in messages} - {0})
+        ids = {names_id_of(message.value or b"") for message in messages}
+        for names_id in await self._names.learn(names_id for names_id in ids if names_id is not None):
+            logger.error("rows are left out: nobody has told what features of names_id %016x are called", names_id)
 
     def read(self, topic: str, partition: int, messages: Sequence[Any]) -> Records:
         """Return ``FEED_FEATURES[N]`` that are new."""
         rows = self._intake.read(partition, messages).rows
         named = self._named(rows)
-        if not named.all():  # KnownNames has logged it
+        if not named.all():
             self._metrics.on_bad_rows(int(len(named) - named.sum()))
         return _placed(self._sequencer.accept(partition, rows[named]).rows)
 

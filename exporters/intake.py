@@ -92,7 +92,8 @@ class TickIntake(PlainIntake):
 
     def read(self, partition: int, messages: Iterable[Message]) -> Accepted:
         """Return every tick that can be read, in order: ``PLACED_TICK[N]``."""
-        parts = [(message.offset, super().read(partition, [message]).rows) for message in messages]
+        read = super().read  # within the comprehension there is no self to find it by, before Python 3.12
+        parts = [(message.offset, read(partition, [message]).rows) for message in messages]
         placed = np.zeros(sum(len(ticks) for _, ticks in parts), PLACED_TICK)
         placed["source_partition"] = partition
         start = 0

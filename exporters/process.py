@@ -31,6 +31,7 @@ class SideFlow:
     dtype: np.dtype[np.void]
     name: str  # of its rows, as in metrics and the group
     door: Callable[[IntakeMetrics], Door] | None = None  # how they are read; none: blocks of ``dtype``, as they are
+    sink: Callable[[], Sink] | None = None  # of its own
 
 
 def group_of(exporter: str) -> str:
@@ -79,7 +80,8 @@ async def run_sink(
         }
 
     side_metrics = [SinkMetrics(registry, flow.name) for flow in side_flows]
-    side_sinks = [sink if side_sink is None else side_sink() for _ in side_flows]
+    makers = [flow.sink or side_sink for flow in side_flows]
+    side_sinks = [sink if make is None else make() for make in makers]
     consume = partial(Consumption, settings, health=health, max_rows=max_rows, max_age_s=max_age_s)
     group, intake = group_of(exporter), Intake(intake_metrics)
     consumptions = [consume(topic=PREDICTIONS, group=group, sink=sink, intake=intake, metrics=sink_metrics)]

@@ -1,7 +1,7 @@
 """What the exporter and the readers of Redis have in common: keys, connections, and words for what went wrong."""
 
 import asyncio
-import ssl
+from pathlib import Path
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -13,6 +13,7 @@ from redis.exceptions import (
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisError,
     ResponseError,
 )
 from redis.exceptions import (
@@ -27,6 +28,7 @@ from stream.errors import SettingsError
 PREFIX: Final = "tickloom:"
 # A healthy server answers in a millisecond. Whoever asks repeats what he asked, which is harmless.
 TIMEOUT_S: Final = 1.0
+_FILES: Final = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 
 
 class RedisServer:
@@ -36,10 +38,11 @@ class RedisServer:
         """Take the URL; a connection is made when the first command is sent.
 
         Args:
-            url: ``redis://[:PASSWORD@]HOST:PORT/DB``, or ``rediss://`` with ``?ssl_ca_certs=FILE`` and the like.
+            url: ``redis://[[USER]:PASSWORD@]HOST:PORT/DB``, or ``rediss://`` for TLS, with ``?ssl_ca_certs=FILE``
+                and ``&ssl_certfile=FILE&ssl_keyfile=FILE`` where they are needed.
 
         Raises:
-            SettingsError: not such a URL.
+            SettingsError: not such a URL, or a file that it names is not there.
         """
         try:
             # Our callers retry, with the patience that they have; redis-py must not add its own.
@@ -50,9 +53,14 @@ class RedisServer:
                 socket_connect_timeout=TIMEOUT_S,
                 retry=Retry(NoBackoff(), 0),
             )
-        except ValueError as error:
+            # Connects to nothing; refuses what it does not know.
+            self.client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError, RedisError) as error:
             raise SettingsError(f"setting 'redis' is not a Redis URL: {error}") from None
         where = self.client.connection_pool.connection_kwargs
+        for name in _FILES:
+            if name in where and not Path(where[name]).is_file():
+                raise SettingsError(f"setting 'redis': {name} is {where[name]}, and there is no such file")
         self.where = f"Redis at {where.get('host', 'localhost')}:{where.get('port', 6379)}"
 
     def explain(self, error: Exception) -> str:
@@ -68,7 +76,7 @@ class RedisServer:
                 return f"{self.where} is a read-only replica; the setting `redis` must name the primary"
             case RedisTimeoutError() | TimeoutError() | asyncio.TimeoutError():
                 return f"{self.where} does not answer within {TIMEOUT_S:g} s"
-            case RedisConnectionError() | OSError() | ssl.SSLError():
+            case RedisConnectionError() | OSError():
                 return f"{self.where} cannot be reached: {error}"
             case ResponseError():
                 return f"{self.where} refuses our command: {error}"

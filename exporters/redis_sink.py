@@ -1,17 +1,20 @@
 """Redis: the newest prediction of every symbol as a hash, every prediction in a stream, a message for each change.
 
     tickloom:prediction:SYMBOL   hash with readable fields; the channel of the same name gets it as JSON
-    tickloom:predictions         stream; an entry is a block of PREDICTION as in Kafka (`block`), and its `count`
+    tickloom:predictions         stream; an entry is a block of PREDICTION as in Kafka
     tickloom:exporter:ID         mark by which a running exporter sees that Redis was emptied
 
-One Lua call writes a batch, or nothing of it, and only what is newer than what is there, so repeating is harmless:
+docs/redis.md has it for readers. One Lua call writes a block with its hashes, or nothing of it, and only what is
+newer than what is there, so repeating is harmless:
 
 - the hashes always end at the newest prediction, in whatever order batches come;
 - the stream gets a batch once when the same batch is tried again (nothing in it is newer then), and after a restart
   of the exporter the rows that the hashes already cover are cut off first. Two members that overlap in a rebalance,
   or a hash that expired, can still repeat a block: readers of the stream drop what they have by (symbol, seq).
 
-The exporter keeps the newest row of each symbol that it saw, and writes them all again when Redis comes back empty.
+After an outage what is old is conflated: of each batch only the newest row of every symbol is written, and the
+stream says how many were left out. The exporter keeps the newest row of each symbol that it saw, and writes all of
+them again when Redis comes back empty.
 """
 
 import asyncio
@@ -21,64 +24,61 @@ from importlib.resources import files
 from typing import Any, Final
 
 import numpy as np
-import orjson
+from numpy.typing import NDArray
 from redis.exceptions import RedisError
 
 from exporters.batch import Batch
-from exporters.fields import prediction_fields
+from exporters.fields import HASH_FIELDS, prediction_texts
 from exporters.newest import Newest, last_of_each
 from exporters.process import OnReady, run_sink
 from exporters.redis_server import PREFIX, RedisServer, prediction_key
+from stream.clock import NS_PER_S, Clock, wall_ns
 from stream.errors import SettingsError, SinkUnavailable
-from stream.records import MAX_BLOCK_RECORDS, Records, encode_block
+from stream.records import Records, encode_block
 from stream.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-HASH_FIELDS: Final = (
-    # The script compares the first three.
-    "seq",
-    "source_offset",
-    "source_index",
-    "event_ns",
-    "ref_price",
-    "p_down",
-    "p_flat",
-    "p_up",
-    "expected_return_bps",
-    "model_id",
-    "horizon_ns",
-    "flags",
-    "published_ns",
-    "source_partition",
-)
-_SYMBOLS_A_CALL: Final = 1000  # other clients wait while a script runs: about 10 ms for this many
+# Other clients wait while a script runs: about 10 us a symbol.
+_ROWS_A_CALL: Final = 2048
 _SCRIPT: Final = (files("exporters") / "redis_if_newer.lua").read_text("utf-8")
 
 
 class RedisSink:
     """Writes batches to one Redis server."""
 
-    def __init__(self, url: str, ttl_s: int, stream_maxlen: int, prefix: str = PREFIX) -> None:
+    def __init__(
+        self,
+        url: str,
+        ttl_s: int,
+        stream_maxlen: int,
+        prefix: str = PREFIX,
+        conflate_after_s: float = 0.0,
+        clock: Clock = wall_ns,
+    ) -> None:
         """Make the sink; it connects when it is first used.
 
         Args:
-            url: ``redis://[:PASSWORD@]HOST:PORT/DB`` or ``rediss://``.
+            url: as the setting ``redis``.
             ttl_s: a hash expires this long after its last prediction; 0 for never.
-            stream_maxlen: how many entries (batches) the stream keeps, roughly.
+            stream_maxlen: how many entries the stream keeps, roughly.
             prefix: what all keys start with.
+            conflate_after_s: of batches older than this only the newest of each symbol is written; 0 for none.
+            clock: ns since 1970 UTC, by which batches are old.
 
         Raises:
-            SettingsError: not such a URL.
+            SettingsError: not a Redis URL.
         """
         self.name = "redis"
         self._server = RedisServer(url)
-        self._redis = self._server.client
-        self._script = self._redis.register_script(_SCRIPT)
+        self._script = self._server.client.register_script(_SCRIPT)
         self._ttl_s, self._stream_maxlen, self._prefix = ttl_s, stream_maxlen, prefix
+        self._conflate_after_ns, self._clock = int(conflate_after_s * NS_PER_S), clock
         self._mark = f"{prefix}exporter:{uuid.uuid4().hex[:12]}"
         self._newest = Newest()
         self._epoch = ""
+        self._behind = False
+        self._skipped = 0
 
     async def write(self, batch: Batch) -> None:
         """Bring the hashes to the newest rows and append the blocks to the stream.
@@ -88,15 +88,18 @@ class RedisSink:
         """
         try:
             rows = batch.rows[await self._unknown(batch)] if batch.fresh else batch.rows
-            if len(rows) == 0:
-                return
-            if await self._call("write", batch.epoch, rows, self._frames(rows)) < 0:
-                await self._warm()
-                await self._call("write", batch.epoch, rows, self._frames(rows))
+            kept = last_of_each(rows) if self._is_old(rows) else rows
+            skipped = len(rows) - len(kept)
+            for start in range(0, len(kept), _ROWS_A_CALL):
+                await self._write_block(
+                    batch.epoch, kept[start : start + _ROWS_A_CALL], skipped if start == 0 else 0
+                )
         except (RedisError, OSError) as error:
             raise SinkUnavailable(self._server.explain(error)) from error
-        self._newest.put(rows)
-        self._epoch = batch.epoch
+        self._skipped += skipped
+        if len(kept):
+            self._newest.put(kept)
+            self._epoch = batch.epoch
 
     async def settle(self) -> None:
         """Nothing follows from what was written."""
@@ -111,7 +114,7 @@ class RedisSink:
             SinkUnavailable: it is away or refuses us.
         """
         try:
-            if await self._redis.exists(self._mark) == 0:
+            if await self._server.client.exists(self._mark) == 0:
                 await self._warm()
         except (RedisError, OSError) as error:
             raise SinkUnavailable(self._server.explain(error)) from error
@@ -120,45 +123,60 @@ class RedisSink:
         """Close the connections."""
         await self._server.close()
 
+    def _is_old(self, rows: Records) -> bool:
+        if len(rows) == 0 or self._conflate_after_ns == 0:
+            return False
+        age_ns = self._clock() - int(rows["published_ns"].max())
+        if age_ns > self._conflate_after_ns and not self._behind:
+            self._behind, self._skipped = True, 0
+            text = (
+                "%s is %.0f s behind: only the newest predictions of each batch are written until it has caught up"
+            )
+            logger.warning(text, self._server.where, age_ns / NS_PER_S)
+        elif age_ns <= self._conflate_after_ns and self._behind:
+            self._behind = False
+            text = "%s has caught up; %d older predictions were left out, as its stream says"
+            logger.warning(text, self._server.where, self._skipped)
+        return self._behind
+
+    async def _write_block(self, epoch: str, rows: Records, skipped: int) -> None:
+        if await self._call("write", epoch, rows, skipped) < 0:
+            await self._warm()
+            await self._call("write", epoch, rows, skipped)
+
     async def _warm(self) -> None:
         rows = self._newest.rows()
         if len(rows):
-            logger.warning(
-                "%s was emptied: writing the newest predictions of %d symbols", self._server.where, len(rows)
-            )
-        for start in range(0, max(1, len(rows)), _SYMBOLS_A_CALL):
-            await self._call("warm", self._epoch, rows[start : start + _SYMBOLS_A_CALL], [])
+            text = "%s was emptied: writing the newest predictions of %d symbols"
+            logger.warning(text, self._server.where, len(rows))
+        for start in range(0, max(1, len(rows)), _ROWS_A_CALL):
+            await self._call("warm", self._epoch, rows[start : start + _ROWS_A_CALL], 0)
 
-    async def _call(self, mode: str, epoch: str, rows: Records, frames: list[Any]) -> int:
+    async def _call(self, mode: str, epoch: str, rows: Records, skipped: int) -> int:
         keys = [f"{self._prefix}predictions", self._mark]
-        arguments: list[Any] = [mode, epoch, self._ttl_s, self._stream_maxlen, len(frames) // 2, *frames]
+        block = encode_block(rows) if mode == "write" else b""
+        arguments: list[Any] = [mode, epoch, self._ttl_s, self._stream_maxlen, len(rows), skipped, block]
         arguments.append(" ".join(HASH_FIELDS))
-        for fields in prediction_fields(last_of_each(rows)):
-            keys.append(prediction_key(self._prefix, fields["symbol"]))
-            arguments.append(orjson.dumps(fields, option=orjson.OPT_SERIALIZE_NUMPY))
-            arguments.append(" ".join([str(fields[name]) for name in HASH_FIELDS]))
+        last = last_of_each(rows)
+        head = prediction_key(self._prefix, "")
+        keys += [head + symbol for symbol in last["symbol"].astype("U").tolist()]
+        for message, values in zip(*prediction_texts(last), strict=True):
+            arguments += (message, values)
         return int(await self._script(keys, arguments))
 
-    def _frames(self, rows: Records) -> list[Any]:
-        frames: list[Any] = []
-        for start in range(0, len(rows), MAX_BLOCK_RECORDS):
-            block = rows[start : start + MAX_BLOCK_RECORDS]
-            frames += [len(block), encode_block(block)]
-        return frames
-
-    async def _unknown(self, batch: Batch) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    async def _unknown(self, batch: Batch) -> NDArray[np.bool_]:
         """Which rows Redis does not have yet, judged by the hashes of the symbols that are fresh to us."""
-        symbols = sorted(batch.fresh)
-        pipeline = self._redis.pipeline(transaction=False)
+        symbols, rows = sorted(batch.fresh), batch.rows
+        pipeline = self._server.client.pipeline(transaction=False)
         for symbol in symbols:
-            key = prediction_key(self._prefix, symbol.decode())
-            pipeline.hmget(key, ["seq", "source_offset", "source_index", "epoch"])
-        unknown = np.ones(len(batch.rows), bool)
-        for symbol, (seq, offset, index, epoch) in zip(symbols, await pipeline.execute(), strict=True):
-            if None not in (seq, offset, index) and epoch == batch.epoch.encode():
-                rows = batch.rows
-                newer = (rows["seq"] > int(seq)) | (rows["source_offset"] > int(offset))
-                newer |= (rows["source_offset"] == int(offset)) & (rows["source_index"] > int(index))
+            pipeline.hmget(prediction_key(self._prefix, symbol.decode()), ["epoch", *HASH_FIELDS[:4]])
+        unknown = np.ones(len(rows), bool)
+        for symbol, (epoch, *place) in zip(symbols, await pipeline.execute(), strict=True):
+            if epoch == batch.epoch.encode() and None not in place:
+                seq, partition, offset, index = map(int, place)
+                newer = rows["source_offset"] > offset
+                newer |= (rows["source_offset"] == offset) & (rows["source_index"] > index)
+                newer = np.where(rows["source_partition"] == partition, newer, rows["seq"] > seq)
                 unknown &= newer | (rows["symbol"] != symbol)
         return unknown
 
@@ -176,5 +194,10 @@ async def run_redis(settings: Settings, stop: asyncio.Event, on_ready: OnReady |
     """
     if settings.kafka is None or settings.redis is None:
         raise SettingsError("the Redis exporter needs the settings `kafka` and `redis`")
-    sink = RedisSink(settings.redis.get_secret_value(), settings.redis_ttl_s, settings.redis_stream_maxlen)
+    sink = RedisSink(
+        settings.redis.get_secret_value(),
+        settings.redis_ttl_s,
+        settings.redis_stream_maxlen,
+        conflate_after_s=settings.redis_conflate_after_s,
+    )
     await run_sink(settings, stop, "redis", sink, max_rows=1, max_age_s=0.0, on_ready=on_ready)

@@ -57,7 +57,7 @@ class Recomputed:
 
     prediction: Records  # PREDICTION scalar, with the place of its tick; without the times of its stages
     features: NDArray[np.float32]  # [F]
-    ticks: int  # of the symbol that were read for it
+    ticks: int  # of the symbol that it took: all up to the end of its block
 
 
 class EndsBefore(TickloomError):
@@ -136,10 +136,12 @@ def recompute(
     ticks = last_seq = 0
     for together in _portions(blocks):
         output = lane.apply([(block.offset, block.ticks) for block in together])
-        ticks += sum(len(block.ticks) for block in together)
         at = np.flatnonzero(output.predictions["seq"] == seq)
         if len(at):
-            return Recomputed(_placed(output, int(at[0]), together), _features(output, int(at[0])), ticks)
+            prediction = _placed(output, int(at[0]), together)
+            upto = [block for block in together if block.offset <= prediction["source_offset"]]
+            return Recomputed(prediction, _features(output, int(at[0])), ticks + _count(upto))
+        ticks += _count(together)
         last_seq = int(output.predictions["seq"][-1]) if len(output.predictions) else last_seq
     raise EndsBefore(last_seq, ticks)
 
@@ -184,6 +186,10 @@ def _portions(blocks: Iterable[Block]) -> Iterable[list[Block]]:
             together, size = [], 0
     if together:
         yield together
+
+
+def _count(blocks: Iterable[Block]) -> int:
+    return sum(len(block.ticks) for block in blocks)
 
 
 def _placed(output: LaneOutput, at: int, blocks: list[Block]) -> Records:

@@ -1,4 +1,4 @@
-"""Where the registry's files lie: a directory, or any object store that fsspec has a driver for.
+"""Where the registry's files (and an archive's) lie: a directory, or any object store that fsspec has a driver for.
 
 Both promise two things, and the registry rests on nothing else: `Store.create` makes a file whole or not at all,
 and only one of several who try at the same time; `Store.publish` makes a folder that is whole, or does not exist.
@@ -45,6 +45,14 @@ class Store(Protocol):
 
     def remove(self, folder: str) -> None:
         """Remove a folder: at once for everybody who looks."""
+        ...
+
+    def remove_file(self, path: str) -> None:
+        """Remove a file; that there is none is fine.
+
+        Raises:
+            RegistryError: it cannot be removed.
+        """
         ...
 
     def sweep(self) -> int:
@@ -138,6 +146,13 @@ class DirectoryStore:
             target.rename(gone)
             shutil.rmtree(gone, ignore_errors=True)
 
+    def remove_file(self, path: str) -> None:
+        """See `Store`."""
+        try:
+            (self.root / path).unlink(missing_ok=True)
+        except OSError as error:
+            raise RegistryError(f"cannot remove {self.root / path}: {error.strerror}") from None
+
     def sweep(self) -> int:
         """See `Store`."""
         old_s, swept = time.time() - _LEFT_OVER_S, 0
@@ -196,6 +211,15 @@ class ObjectStore:
         """See `Store`: the manifest first, without which the rest does not count."""
         for name in sorted(self.names(folder), key=lambda name: name != MANIFEST):
             self._files.rm_file(self._path(f"{folder}/{name}"))
+
+    def remove_file(self, path: str) -> None:
+        """See `Store`."""
+        try:
+            self._files.rm_file(self._path(path))
+        except FileNotFoundError:
+            return
+        except Exception as error:
+            raise RegistryError(f"cannot remove {self._path(path)}: {error}") from error
 
     def sweep(self) -> int:
         """See `Store`: what an interrupted publication left has no manifest, and does no harm."""

@@ -76,11 +76,12 @@ def sql(
 
 def _settings(context: typer.Context, clickhouse: str | None = None, **flags: str | None) -> Settings:
     common = context.find_root().params
+    # What is told of beside the answer is what went wrong.
     wanted = {
         **flags,
         "clickhouse": clickhouse,
         "clickhouse_analyst": clickhouse,
-        "log_level": common.get("log_level"),
+        "log_level": common.get("log_level") or "WARNING",
     }
     settings = load_settings(wanted, config=common.get("config")).settings
     set_up_logging(settings.log_level)
@@ -169,15 +170,15 @@ def explain(
 ) -> None:
     """Make a stored prediction again from its ticks, and tell whether it is the same to the bit, and what it is of.
 
-    Ends with 0 where it is identical, 1 where it is not, 3 where ticks are gone that it takes, 4 where its model is.
+    Ends with 0 where it is identical, 1 where it is not, 3 where its ticks are gone, 4 where its model is.
     """
+    symbol, seq, epoch = _parsed(prediction)
+    settings = _settings(context, clickhouse, kafka=kafka, registry=registry)
     from rich.console import Console
 
     from exporters.explain import explain as explained
     from exporters.explanation_view import explanation_view
 
-    symbol, seq, epoch = _parsed(prediction)
-    settings = _settings(context, clickhouse, kafka=kafka, registry=registry)
     with Console(stderr=True).status(f"reading the ticks of {symbol}"):
         found = explained(settings, symbol, seq, epoch)
     if as_json:

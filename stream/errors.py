@@ -8,6 +8,7 @@
     ├── SourceError            a feed, a file or an exchange cannot be read        (exit code 3)
     ├── ModelError             a model file that must not serve                    (exit code 4)
     ├── RegistryError          a registry of models cannot be read or changed      (exit code 4)
+    ├── ArchiveError           an archive of Parquet files cannot be read, written or trusted
     ├── ServerError            an embedded server did not start or died            (exit code 5)
     ├── SinkError              a way out refused what we wrote
     │   ├── SinkUnavailable    it is away, full or slow: wait with the same batch  (retriable)
@@ -78,6 +79,10 @@ class SinkUnavailable(SinkError):
     """The sink is away, full or slow; the same batch may succeed later."""
 
     retriable = True
+
+
+class ArchiveError(TickloomError):
+    """An archive that cannot be read or written, or that does not hold what it says."""
 
 
 class SinkRejected(SinkError):

@@ -123,8 +123,15 @@ class Settings(BaseModel):
 
     # Ways out.
     exporter_port: Port = Field(0, description="metrics and health of an exporter; 0 picks a free port")
+    archive_url: str | None = Field(
+        None, min_length=1, description="directory or URL (s3://BUCKET/PREFIX) of the archive of Parquet files"
+    )
+    archive_every_s: float = Field(300.0, ge=1, le=86_400, description="the archive is this far behind at the most")
     redis_ttl_s: int = Field(86_400, ge=0, description="expiry of a symbol's latest prediction; 0 is never")
     redis_stream_maxlen: int = Field(10_000, ge=1, description="batches kept in the stream of predictions")
+    redis_conflate_after_s: float = Field(
+        5.0, ge=0, le=1e6, description="Redis gets only the newest of what is older than this; 0 is all of it"
+    )
     clickhouse_batch_rows: int = Field(20_000, ge=1, le=1_000_000, description="rows of an insert, at the most")
     clickhouse_flush_s: float = Field(0.5, gt=0, le=60, description="age at which a smaller batch is inserted")
     gateway_port: Port = Field(8765, description="WebSocket feed; 0 picks a free port")

@@ -10,6 +10,7 @@ and their spans are computed again.
 """
 
 from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 from typing import Final
 
 import numpy as np
@@ -35,8 +36,8 @@ SELECT
     max(ref_price),
     min(ref_price),
     argMax(ref_price, seq),
-    sum(trade_size),
-    sum(ref_price * trade_size),
+    sumIf(trade_size, tick_kind = 'trade'),
+    sumIf(trade_price * trade_size, tick_kind = 'trade'),
     count(),
     countIf(tick_kind = 'trade')
 FROM predictions
@@ -76,27 +77,23 @@ INSERT INTO stage_latency (event_minute, minute, stage, predictions, latency_ns,
 SELECT event_minute, minute, stage, sum(n), groupArray(bucket_ns), groupArray(n), max(highest_ns)
 FROM
 (
-    SELECT
-        toStartOfMinute(event_time) AS event_minute,
-        toStartOfMinute(published_time) AS minute,
-        pair.1 AS stage,
-        pair.2 AS ns,
-        toInt64(intExp10(greatest(0, toInt32(floor(log10(abs(ns) + 1))) - 2))) AS step_ns,
-        sign(ns) * intDiv(abs(ns), step_ns) * step_ns AS bucket_ns,
-        count() AS n,
-        max(ns) AS highest_ns
+    SELECT event_minute, minute, stage, bucket_ns, count() AS n, max(ns) AS highest_ns
     FROM
     (
         SELECT
-            event_time,
-            published_time,
+            toStartOfMinute(event_time) AS event_minute,
+            toStartOfMinute(published_time) AS minute,
             arrayJoin([
                 ('source_to_consumed', toUnixTimestamp64Nano(consumed_time) - toUnixTimestamp64Nano(recv_time)),
                 ('features', toUnixTimestamp64Nano(features_time) - toUnixTimestamp64Nano(consumed_time)),
                 ('inference', toUnixTimestamp64Nano(inferred_time) - toUnixTimestamp64Nano(features_time)),
                 ('publish', toUnixTimestamp64Nano(published_time) - toUnixTimestamp64Nano(inferred_time)),
                 ('tick_to_prediction', toUnixTimestamp64Nano(published_time) - toUnixTimestamp64Nano(recv_time))
-            ]) AS pair
+            ]) AS pair,
+            pair.1 AS stage,
+            pair.2 AS ns,
+            toInt64(exp10(greatest(0, floor(log10(abs(ns) + 1)) - 2))) AS step_ns,
+            sign(ns) * intDiv(abs(ns), step_ns) * step_ns AS bucket_ns
         FROM predictions
         FINAL
         WHERE event_time >= toDateTime64(%(from_s)s, 9, 'UTC') AND event_time < toDateTime64(%(to_s)s, 9, 'UTC')
@@ -106,6 +103,17 @@ FROM
 )
 GROUP BY event_minute, minute, stage
 SETTINGS do_not_merge_across_partitions_select_final = 1
+"""
+_SPANS: Final = """
+SELECT
+    symbol,
+    toUnixTimestamp64Nano(min(newest_time)),
+    toUnixTimestamp64Nano(max(newest_time)),
+    toUnixTimestamp64Nano(min(event_time)),
+    toUnixTimestamp64Nano(max(event_time))
+FROM predictions
+WHERE event_time >= toDateTime64(%(first)s, 9, 'UTC') AND event_time < toDateTime64(%(end)s, 9, 'UTC')
+GROUP BY symbol
 """
 
 
@@ -170,6 +178,19 @@ class Touched:
             symbols.append(symbol.decode())
             whole.join(span)
         return list(groups.values())
+
+
+def touched_days(client: Client, first: date, last: date) -> Touched:
+    """Return what there is of some days of event time as touched: a span for each symbol.
+
+    Raises:
+        clickhouse_driver.errors.Error: the server refused.
+    """
+    days = {"first": first.isoformat(), "end": (last + timedelta(days=1)).isoformat()}
+    touched = Touched()
+    for symbol, *span in client.execute(_SPANS, days):
+        touched.put(symbol.encode(), Span(*span))
+    return touched
 
 
 def compute(client: Client, touched: Touched) -> None:

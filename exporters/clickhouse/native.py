@@ -110,7 +110,7 @@ def insert(client: Client, table: str, columns: Sequence[Column], rows: int, set
         clickhouse_driver.errors.Error, EOFError, OSError: as `Client.execute` does.
         SinkRejected: the server wants no data.
     """
-    names = ", ".join(column.name for column in columns)
+    names = ", ".join(f"`{column.name}`" for column in columns)
     statement = f"INSERT INTO {table} ({names}) FORMAT Native"
     with client.disconnect_on_error(statement, settings):
         connection = client.connection

@@ -97,7 +97,8 @@ def _with_trades(rows: Records, ticks: Records) -> Records:
         np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), PREDICTION.itemsize)
     )
     is_trade = ticks["kind"] == TickKind.TRADE
-    stored["trade_size"] = np.where(is_trade, ticks["size"], 0.0)
+    stored["trade_price"] = np.where(is_trade, ticks["price"], np.nan)
+    stored["trade_size"] = np.where(is_trade, ticks["size"], np.nan)
     stored["tick_kind"] = ticks["kind"]
     stored["side"] = np.where(is_trade, np.clip(ticks["side"], -1, 1), 0)
     return stored

@@ -1,7 +1,7 @@
 """How records become rows of a ClickHouse table: by columns, in the bytes that the server wants."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,7 +18,8 @@ STORED_PREDICTION: Final = np.dtype(
     [
         *PREDICTION.descr,
         ("newest_ns", "<i8"),  # newest event time of the symbol then: the bar that it counts in
-        ("trade_size", "<f8"),  # 0 where the tick is no trade
+        ("trade_price", "<f8"),  # NaN where the tick is no trade
+        ("trade_size", "<f8"),
         ("tick_kind", "i1"),  # TickKind; 0 where the tick is not in Kafka any more
         ("side", "i1"),
     ]
@@ -55,7 +56,7 @@ def epoch_number(client: Client, epoch: str) -> int:
     known = "SELECT min(number) FROM epochs WHERE epoch = %(epoch)s"
     [(number,)] = client.execute(known, {"epoch": epoch})
     if number == 0:
-        note = "INSERT INTO epochs SELECT %(epoch)s, (SELECT max(number) + 1 FROM epochs)"
+        note = "INSERT INTO epochs (epoch, number) SELECT %(epoch)s, (SELECT max(number) + 1 FROM epochs)"
         client.execute(note, {"epoch": epoch})
         [(number,)] = client.execute(known, {"epoch": epoch})
     return int(number)
@@ -138,6 +139,19 @@ def _rejected(rows: Records, epoch: str, _: int) -> list[Column]:
     reasons = numbers("reason", "Int8", _known(rows["reason"], max(Reject)))
     epochs = one_text("epoch", epoch, len(rows))
     return [*_tick(rows["tick"]), *_as_they_are(rows, _PLACE), _ingested(rows), reasons, epochs]
+
+
+def feature_table(names: Sequence[str]) -> Table:
+    """Return the table of feature rows, as that of rows whose values are called so."""
+
+    def columns(rows: Records, epoch: str, _: int) -> list[Column]:
+        plain = _as_they_are(rows, ("seq", "ref_price", "feature_hash", "names_id", *_PLACE))
+        values = zip(names, rows["values"].T, strict=False)  # a row of fewer features was widened
+        named = [numbers(name, "Float32", column) for name, column in values]
+        when = [*_times(rows, ("event", "published")), _ingested(rows)]
+        return [symbols("symbol", rows["symbol"]), *plain, *when, one_text("epoch", epoch, len(rows)), *named]
+
+    return Table("features", columns, _event_ns)
 
 
 def _event_ns(rows: Records) -> NDArray[np.int64]:

@@ -58,7 +58,7 @@ class ClickHouseSink:
             SinkUnavailable: as `write`.
             SinkRejected: not even there.
         """
-        await self._server.run(lambda client: _put_aside(client, batch, reason))
+        await self._server.run(lambda client: put_aside_rows(client, batch, TABLES[batch.rows.dtype].name, reason))
 
     async def check(self) -> None:
         """Ask whether the server answers, with its tables in place.
@@ -73,9 +73,9 @@ class ClickHouseSink:
         await self._server.close()
 
 
-def insert_rows(client: Client, batch: Batch, rows: Records) -> None:
-    """Insert rows that stand for those of a batch, under its token."""
-    table, token = TABLES[rows.dtype], batch.token()
+def insert_rows(client: Client, batch: Batch, rows: Records, table: Table | None = None) -> None:
+    """Insert rows that stand for those of a batch, under its token; into the table of their record, or another."""
+    table, token = TABLES[rows.dtype] if table is None else table, batch.token()
     number = epoch_number(client, batch.epoch) if table.is_ranked else 0
     for part, some in enumerate(_by_days(rows, table)):
         settings = {"insert_deduplication_token": f"{token} {part}", "insert_deduplicate": 1}
@@ -97,8 +97,9 @@ def _by_days(rows: Records, table: Table) -> Iterator[Records]:
         yield rows[(days >= chosen[0]) & (days <= chosen[-1])]
 
 
-def _put_aside(client: Client, batch: Batch, reason: str) -> None:
-    name, now_s = TABLES[batch.rows.dtype].name, int(time.time())
+def put_aside_rows(client: Client, batch: Batch, name: str, reason: str) -> None:
+    """Write rows that the table ``name`` will not take into ``dead_letters``."""
+    now_s = int(time.time())
     letters = [
         (now_s, name, reason, json.dumps(_plain(row), allow_nan=True), row.tobytes().hex(), batch.epoch)
         for row in batch.rows

@@ -49,7 +49,7 @@ class SourceTicks:
                 ours = np.flatnonzero(rows["source_partition"] == number)
                 some = rows[ours]
                 blocks = await self._read(TopicPartition(self._topic, number), np.unique(some["source_offset"]))
-                found[ours] = _pick(some, blocks)
+                found[ours] = ticks_at(some, blocks)
         except (KafkaError, TimeoutError, OSError) as error:
             await self.close()
             raise SinkUnavailable(
@@ -116,8 +116,13 @@ class SourceTicks:
         self.missing += missing
 
 
-def _pick(rows: Records, blocks: dict[int, Records]) -> Records:
-    """Return the tick of each row out of the blocks."""
+def ticks_at(rows: Records, blocks: dict[int, Records]) -> Records:
+    """Return the tick of each prediction of a partition: ``TICK[N]``; empty ones for those that are not there.
+
+    Args:
+        rows: ``PREDICTION[N]``.
+        blocks: ``TICK[...]`` of the partition by offset.
+    """
     picked = empty_ticks(len(rows))
     if not blocks:
         return picked

@@ -17,7 +17,8 @@ from exporters.rest.admission import Admission
 from exporters.rest.backends import Backends
 from exporters.rest.docs import docs_router
 from exporters.rest.engine_routes import engine_router, probe_router
-from exporters.rest.front import Front
+from exporters.rest.explain_routes import Explainer, explain_router
+from exporters.rest.front import FAULT, PREFIX, Front
 from exporters.rest.model_routes import model_router
 from exporters.rest.newest_routes import newest_router
 from exporters.rest.openapi import openapi
@@ -29,7 +30,6 @@ from exporters.rest.telemetry import ApiMetrics
 from stream.settings import Settings
 from stream.telemetry import Health
 
-_PREFIX: Final = "/v1"
 _BY_STATUS: Final = {404: problems.NOT_FOUND, 405: problems.BAD_METHOD}
 
 
@@ -56,9 +56,12 @@ class Api:
         app.add_exception_handler(Problem, _on_problem)
         app.add_exception_handler(RequestValidationError, _on_bad_parameter)
         app.add_exception_handler(HTTPException, _on_http)
-        app.include_router(probe_router(self._backends, health), prefix=_PREFIX)
+        app.add_exception_handler(Exception, _on_fault)
+        app.include_router(probe_router(self._backends, health), prefix=PREFIX)
         for routes in (newest_router, table_router, model_router, query_router, engine_router):
-            app.include_router(routes(self._backends, admission), prefix=_PREFIX)
+            app.include_router(routes(self._backends, admission), prefix=PREFIX)
+        self._explainer = Explainer(settings)
+        app.include_router(explain_router(self._explainer, admission), prefix=PREFIX)
         app.include_router(docs_router(openapi(app, needs_token=not door.open)))
         app.include_router(page_router(settings, not door.open))
         around: ASGIApp = app if settings.api_origins is None else _cors(app, settings.api_origins)
@@ -78,6 +81,7 @@ class Api:
 
     async def close(self) -> None:
         """Close all connections."""
+        self._explainer.close()
         await self._backends.close()
 
 
@@ -100,10 +104,19 @@ async def _on_problem(request: Request, error: Exception) -> Response:
     return problem_response(error, request.url.path, _request_id(request))
 
 
+async def _on_fault(request: Request, error: Exception) -> Response:
+    # It is raised again after this, and logged in `front.py`.
+    return problem_response(Problem(problems.INTERNAL, FAULT), request.url.path, _request_id(request))
+
+
 async def _on_bad_parameter(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     wrong = [
-        {"in": str(item["loc"][0]), "name": ".".join(map(str, item["loc"][1:])), "detail": item["msg"]}
+        {
+            "in": str(item["loc"][0]),
+            "name": ".".join(map(str, item["loc"][1:])),
+            "detail": item["msg"].removeprefix("Value error, "),
+        }
         for item in error.errors()
     ]
     words = "; ".join(f"{item['name']}: {item['detail']}" for item in wrong)

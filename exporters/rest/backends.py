@@ -30,10 +30,10 @@ class Backends:
             SettingsError: an address is not one.
         """
         self._health, self._metrics = health, metrics
+        # As somebody who may only read, where that is set.
+        url = settings.clickhouse_analyst or settings.clickhouse
         self._warehouse = (
-            None
-            if settings.clickhouse is None
-            else Warehouse(settings.clickhouse.get_secret_value(), settings.api_queries, settings.api_timeout_s)
+            None if url is None else Warehouse(url.get_secret_value(), settings.api_queries, settings.api_timeout_s)
         )
         self._redis = None if settings.redis is None else RedisReader(settings.redis.get_secret_value())
         self._lag = None if settings.kafka is None else Lag(settings.kafka)

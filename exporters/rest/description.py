@@ -39,11 +39,12 @@ _DETAILS: Final = {
     "rate-limited": "this client asks too often; the next request may come in 1 s",
     "unavailable": "ClickHouse at 127.0.0.1:9000 cannot be reached",
     "busy": "64 questions wait already; try again soon",
+    "request-too-large": "path and query have 9000 bytes; 8192 may be",
     "timeout": "no answer within 15 s; ask for less",
 }
 _ALWAYS: Final = (
     *(problems.UNAUTHORISED, problems.FORBIDDEN, problems.NOT_ACCEPTABLE, problems.BAD_PARAMETER),
-    *(problems.RATE_LIMITED, problems.TIMEOUT),
+    *(problems.TOO_LARGE, problems.RATE_LIMITED, problems.TIMEOUT),
 )
 _OF_TABLES: Final = (
     problems.BAD_CURSOR,

@@ -22,8 +22,11 @@ logger = logging.getLogger(__name__)
 
 Message = MutableMapping[str, Any]
 
+PREFIX: Final = "/v1"
+FAULT: Final = "see the log of the API for this request_id"
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _LONGEST_TARGET_BYTES: Final = 8 << 10  # path and query
+_LARGEST_HEAD_BYTES: Final = 32 << 10
 _LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 _SAFE: Final = {
     "X-Content-Type-Options": "nosniff",
@@ -80,7 +83,7 @@ class Front:
                 await exchange.tell(Problem(TIMEOUT, f"no answer within {self._timeout_s:g} s; ask for less"))
         except Exception:  # the boundary of a request: it is told, logged, and the next one is answered
             logger.exception("request %s of %s failed", exchange.request_id, exchange.scope["path"])
-            await exchange.tell(Problem(INTERNAL, "see the log of the API for this request_id"))
+            await exchange.tell(Problem(INTERNAL, FAULT))
         finally:
             for task in (work, gone):
                 task.cancel()
@@ -90,6 +93,9 @@ class Front:
         target_bytes = len(scope["raw_path"]) + len(scope["query_string"])
         if target_bytes > _LONGEST_TARGET_BYTES:
             return Problem(TOO_LARGE, f"path and query have {target_bytes} bytes; {_LONGEST_TARGET_BYTES} may be")
+        head_bytes = sum(len(name) + len(value) for name, value in scope["headers"])
+        if head_bytes > _LARGEST_HEAD_BYTES:
+            return Problem(TOO_LARGE, f"the headers have {head_bytes} bytes; {_LARGEST_HEAD_BYTES} may be")
         if headers.get("content-length", "0") != "0" or "transfer-encoding" in headers:
             return Problem(TOO_LARGE, "the request has a body; the API only reads, and no route takes one")
         if self._only_loopback and _host_of(headers) not in _LOOPBACK:
@@ -121,8 +127,12 @@ class _Exchange:
     @property
     def route(self) -> str:
         """The route's template: a label of metrics must not have a value for each symbol."""
-        route = self.scope.get("route")
-        return getattr(route, "path", "none")
+        template: str = getattr(self.scope.get("route"), "path", "none")
+        # A route of a router that was included knows its path below the router's prefix only.
+        below = (
+            self.scope["path"].startswith(PREFIX) and template.startswith("/") and not template.startswith(PREFIX)
+        )
+        return PREFIX + template if below else template
 
     @property
     def seconds(self) -> float:

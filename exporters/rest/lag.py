@@ -13,7 +13,7 @@ from exporters.rest.problems import UNAVAILABLE, Problem
 from stream.topics import APP_ID
 
 _HELD_FOR_S: Final = 1.0
-_PATIENCE_S: Final = 5.0
+_PATIENCE_MS: Final = 3000
 
 
 class Lag:
@@ -24,8 +24,9 @@ class Lag:
         self._bootstrap = bootstrap
         self._admin: AIOKafkaAdminClient | None = None
         self._consumer: AIOKafkaConsumer | None = None
-        self._lock = asyncio.Lock()
-        self._held: tuple[float, dict[str, Any]] = (float("-inf"), {})
+        # One question at a time, whoever waits for it. It is never cancelled: aiokafka leaks a connection that is.
+        self._asking: asyncio.Task[dict[str, Any]] | None = None
+        self._asked_s = float("-inf")
 
     async def now(self) -> dict[str, Any]:
         """Return how far our groups are behind, by group, topic and partition. Cancelling it is safe.
@@ -33,33 +34,26 @@ class Lag:
         Raises:
             Problem: Kafka does not answer.
         """
-        async with self._lock:
-            if time.monotonic() - self._held[0] >= _HELD_FOR_S:
-                try:
-                    said = await asyncio.wait_for(self._ask(), _PATIENCE_S)
-                except (KafkaError, OSError, TimeoutError) as error:
-                    await self.close()
-                    words = f"Kafka at {self._bootstrap} does not answer: {error!r}"[:300]
-                    raise Problem(UNAVAILABLE, words, {"Retry-After": "2"}) from error
-                self._held = (time.monotonic(), said)
-            return self._held[1]
-
-    async def check(self) -> None:
-        """Ask whether Kafka answers. Cancelling it is safe.
-
-        Raises:
-            Problem: it does not.
-        """
-        await self.now()
+        is_old = self._asking is None or (self._asking.done() and time.monotonic() - self._asked_s >= _HELD_FOR_S)
+        if self._asking is None or is_old:
+            self._asked_s = time.monotonic()
+            self._asking = asyncio.create_task(self._ask_or_close())
+            self._asking.add_done_callback(lambda done: done.exception())  # whoever asked may be gone
+        return await asyncio.shield(self._asking)
 
     async def close(self) -> None:
-        """Close the connections."""
-        admin, consumer = self._admin, self._consumer
-        self._admin = self._consumer = None
-        if admin is not None:
-            await admin.close()
-        if consumer is not None:
-            await consumer.stop()
+        """Close the connections, after the question that is asked now."""
+        if self._asking is not None:
+            await asyncio.wait([self._asking])
+        await self._disconnect()
+
+    async def _ask_or_close(self) -> dict[str, Any]:
+        try:
+            return await self._ask()
+        except (KafkaError, OSError, TimeoutError) as error:
+            await self._disconnect()
+            words = f"Kafka at {self._bootstrap} does not answer: {error!r}"[:300]
+            raise Problem(UNAVAILABLE, words, {"Retry-After": "2"}) from error
 
     async def _ask(self) -> dict[str, Any]:
         admin, consumer = await self._connected()
@@ -77,11 +71,20 @@ class Lag:
 
     async def _connected(self) -> tuple[AIOKafkaAdminClient, AIOKafkaConsumer]:
         if self._admin is None or self._consumer is None:
-            self._admin = AIOKafkaAdminClient(bootstrap_servers=self._bootstrap, client_id=f"{APP_ID}-api")
+            named = {"bootstrap_servers": self._bootstrap, "client_id": f"{APP_ID}-api"}
+            self._admin = AIOKafkaAdminClient(**named, request_timeout_ms=_PATIENCE_MS)
             await self._admin.start()
-            self._consumer = AIOKafkaConsumer(bootstrap_servers=self._bootstrap, client_id=f"{APP_ID}-api")
+            self._consumer = AIOKafkaConsumer(**named, request_timeout_ms=_PATIENCE_MS)
             await self._consumer.start()
         return self._admin, self._consumer
+
+    async def _disconnect(self) -> None:
+        admin, consumer = self._admin, self._consumer
+        self._admin = self._consumer = None
+        if admin is not None:
+            await admin.close()
+        if consumer is not None:
+            await consumer.stop()
 
 
 def _row(group: str, partition: TopicPartition, committed: int, end: int) -> dict[str, Any]:

@@ -137,7 +137,9 @@ def model_router(backends: Backends, admission: Admission) -> APIRouter:
         if form.media_type != _HTML:
             return respond_json(request, await models.card(which), _FRESH)
         body = Wanted(f"{_HTML}; charset=utf-8", form.gzip).body(await models.card_page(which))
-        return respond(request, body, {**_FRESH, "Content-Security-Policy": _CARD_POLICY})
+        return respond(
+            request, body, {**_FRESH, "Content-Security-Policy": _CARD_POLICY, "X-Frame-Options": "SAMEORIGIN"}
+        )
 
     @router.get(
         "/models/{which:path}",

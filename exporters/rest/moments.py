@@ -1,5 +1,6 @@
 """Moments as clients write them: ISO 8601 to the nanosecond, or ns since 1970; UTC where nothing else is said."""
 
+import contextlib
 import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Any, Final
@@ -11,7 +12,7 @@ from stream.clock import NS_PER_S
 _ISO: Final = re.compile(
     r"(\d{4}-\d\d-\d\d)(?:[Tt ](\d\d:\d\d:\d\d)(?:\.(\d{1,9})\d*)?)?([Zz]|[+-]\d\d:?\d\d)?", re.ASCII
 )
-_INTEGER: Final = re.compile(r"-?\d{1,19}", re.ASCII)
+_INTEGER: Final = re.compile(r"[+-]?\d{1,400}", re.ASCII)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 # What DateTime64(9) of ClickHouse can hold; an earlier or later bound means the same as these.
 FIRST_NS: Final = int((datetime(1900, 1, 1, tzinfo=UTC) - _EPOCH).total_seconds()) * NS_PER_S
@@ -52,14 +53,15 @@ def _offset(zone: str | None) -> str:
 
 def _far(day: str, text: str) -> int:
     # The year 0 is a legal one of ISO 8601, and none of Python's.
-    if day.startswith("0000-"):
-        date.fromisoformat(f"0004{day[4:]}")
-        return FIRST_NS
+    with contextlib.suppress(ValueError):
+        if day.startswith("0000-") and date.fromisoformat(f"0004{day[4:]}"):
+            return FIRST_NS
     raise ValueError(f"{text[:60]!r} is no moment: there is no such day, time or offset")
 
 
+MOMENT_SCHEMA: Final[dict[str, Any]] = {"anyOf": [{"type": "string", "format": "date-time"}, {"type": "integer"}]}
 Moment = Annotated[
     int,
     BeforeValidator(moment_ns),
-    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-25T09:30:00Z"]}),
+    WithJsonSchema({**MOMENT_SCHEMA, "examples": ["2026-11-25T09:30:00Z"]}),
 ]

@@ -27,7 +27,7 @@ WHERE (symbol, event_time, seq) IN
     SELECT symbol, newest.1, newest.2
     FROM
     (
-        SELECT symbol, argMax((event_time, seq), published_time) AS newest
+        SELECT symbol, argMax((event_time, seq), (published_time, seq)) AS newest
         FROM predictions
         WHERE symbol IN {{symbols:Array(String)}}
         GROUP BY symbol

@@ -8,7 +8,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from exporters.rest import engine_routes, model_routes, newest_routes, query_routes
+from exporters.rest import engine_routes, explain_routes, model_routes, newest_routes, query_routes
 from exporters.rest.description import ProblemBody
 from exporters.rest.rows import EXAMPLES, LatestRow
 from exporters.rest.tables import TABLES
@@ -38,6 +38,7 @@ _BODIES: Final[tuple[type[BaseModel], ...]] = (
     *(table.row for table in TABLES),
     *(newest_routes.LatestPage, newest_routes.SymbolsPage),
     *(model_routes.ModelList, model_routes.ModelDetails),
+    explain_routes.ExplanationBody,
     *(query_routes.Book, query_routes.QueryAnswer),
     *(engine_routes.Live, engine_routes.Ready, engine_routes.VersionBody, engine_routes.LagBody),
 )

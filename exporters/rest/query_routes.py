@@ -14,7 +14,7 @@ from exporters.clickhouse.book import Parameter, Query, queries
 from exporters.rest.admission import Admission, Caller
 from exporters.rest.backends import Backends
 from exporters.rest.description import error_responses, json_response
-from exporters.rest.moments import moment_ns
+from exporters.rest.moments import MOMENT_SCHEMA, moment_ns
 from exporters.rest.problems import BAD_PARAMETER, BUSY, NOT_FOUND, TOO_MUCH, UNAVAILABLE, Problem
 from exporters.rest.representation import (
     ARROW,
@@ -167,7 +167,7 @@ def _moment(name: str, text: str) -> str:
 def _parameter(parameter: Parameter) -> dict[str, Any]:
     schema = _schema(parameter.type)
     default: Any = parameter.default
-    if schema["type"] in ("integer", "number"):
+    if schema.get("type") in ("integer", "number"):
         default = float(default) if schema["type"] == "number" else int(default)
     return {
         "name": parameter.name,
@@ -187,7 +187,7 @@ def _schema(kind: str) -> dict[str, Any]:
     if kind.startswith("Float"):
         return {"type": "number"}
     if kind.startswith("DateTime64"):
-        return {"type": "string", "format": "date-time"}
+        return dict(MOMENT_SCHEMA)
     return {"type": "string"}
 
 

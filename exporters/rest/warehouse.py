@@ -21,6 +21,8 @@ from exporters.rest.problems import BAD_PARAMETER, BUSY, NOT_FOUND, TIMEOUT, TOO
 from stream.errors import SettingsError
 
 logger = logging.getLogger(__name__)
+# It warns at each question of each type that it reads by the slower of its two ways.
+logging.getLogger("clickhouse_driver.columns.service").setLevel(logging.ERROR)
 
 T = TypeVar("T")
 
@@ -154,7 +156,8 @@ class _Connection:
 
     def __init__(self, host: str, options: Mapping[str, Any], timeout_s: float) -> None:
         patience = {"connect_timeout": _CONNECT_WITHIN_S, "send_receive_timeout": timeout_s + _CONNECT_WITHIN_S}
-        driver = {"server_side_params": True, "network_compression_method": "LZ4"}
+        # use_numpy: otherwise times go through datetime, which has no nanoseconds.
+        driver = {"server_side_params": True, "use_numpy": True, "network_compression_method": "LZ4"}
         settings = driver | dict(options.get("settings", {}))
         self._client = Client(host, **{**patience, **options, "settings": settings})
         self._limits: dict[str, Any] = {

@@ -101,14 +101,15 @@ SETTINGS non_replicated_deduplication_window = 1000;
 -- newest_time is the newest event time of its symbol then; other than event_time only where the tick is out of order.
 ALTER TABLE predictions
     ADD COLUMN IF NOT EXISTS newest_time DateTime64(9, 'UTC') DEFAULT event_time CODEC(Delta, ZSTD(1)),
-    ADD COLUMN IF NOT EXISTS trade_size Float64 CODEC(Gorilla, ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS trade_price Float64 DEFAULT nan CODEC(Gorilla, ZSTD(1)),
+    ADD COLUMN IF NOT EXISTS trade_size Float64 DEFAULT nan CODEC(Gorilla, ZSTD(1)),
     ADD COLUMN IF NOT EXISTS tick_kind Enum8('unknown' = 0, 'trade' = 1, 'quote' = 2) CODEC(ZSTD(1)),
     ADD COLUMN IF NOT EXISTS side Int8 CODEC(ZSTD(1)),
     ADD INDEX IF NOT EXISTS newest_time_range newest_time TYPE minmax GRANULARITY 1,
     ADD INDEX IF NOT EXISTS published_time_range published_time TYPE minmax GRANULARITY 1;
 
--- Bars of the prices that predictions refer to, as the channels bar.1s and bar.1m of the feed have them, with the trades
--- among their ticks. Not views over what is inserted: exporters/clickhouse/derived.py computes them from the rows in
+-- Bars of the prices that predictions refer to (of a trade its price, or the middle of the book), as the channels bar.1s
+-- and bar.1m of the feed have them; volume, notional and vwap are of the trades among their ticks. Not views over what is inserted: exporters/clickhouse/derived.py computes them from the rows in
 -- `predictions`, again and again. Of two results for a bar the one of more ticks stays.
 CREATE TABLE IF NOT EXISTS bars_1s
 (
@@ -241,6 +242,7 @@ SELECT
     (toUnixTimestamp64Nano(published_time) - toUnixTimestamp64Nano(inferred_time)) / 1e3 AS publish_us,
     (toUnixTimestamp64Nano(published_time) - toUnixTimestamp64Nano(recv_time)) / 1e3 AS tick_to_prediction_us,
     tick_kind,
+    trade_price,
     trade_size,
     side
 FROM predictions

@@ -23,15 +23,9 @@ def url(clickhouse: EmbeddedClickHouse, fresh_name: Callable[[str], str]) -> str
 
 
 @pytest.fixture
-def known() -> KnownTicks:
-    """The ticks that the sink of predictions finds."""
-    return KnownTicks()
-
-
-@pytest.fixture
-async def sink(url: str, known: KnownTicks) -> AsyncIterator[PredictionSink]:
-    """Writes predictions."""
-    made = PredictionSink(url, known)
+async def sink(url: str) -> AsyncIterator[PredictionSink]:
+    """Writes predictions, and knows nothing of their ticks."""
+    made = PredictionSink(url, KnownTicks())
     yield made
     await made.close()
 

@@ -1,42 +1,31 @@
 """What the tests of ClickHouse share: a database of a test's own, and somebody who knows ticks by heart."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from typing import Any
 
-import numpy as np
 from clickhouse_driver import Client
 from clickhouse_driver.util.helpers import parse_url
 
 from exporters.batch import Batch
+from exporters.clickhouse.source_ticks import ticks_at
 from stream.embedded.clickhouse import EmbeddedClickHouse
-from stream.records import Records, empty_ticks
+from stream.records import Records
 
 DAY_NS = 24 * 3600 * 1_000_000_000
 
 
 class KnownTicks:
-    """Finds the ticks of predictions among some that it was told, by the place where they stand."""
+    """Finds the ticks of predictions in blocks that it was given."""
 
-    def __init__(self) -> None:
-        self._ticks: dict[tuple[int, int, int], np.void] = {}
-
-    def tell(self, predictions: Records, ticks: Records) -> None:
-        """Remember the ``TICK[N]`` of ``PREDICTION[N]``."""
-        self._ticks |= {_place(row): tick for row, tick in zip(predictions, ticks, strict=True)}
+    def __init__(self, blocks: Sequence[tuple[int, Records]] = ()) -> None:
+        self._blocks = dict(blocks)
 
     async def find(self, rows: Records) -> Records:
-        found = empty_ticks(len(rows))
-        for index, row in enumerate(rows):
-            if _place(row) in self._ticks:
-                found[index] = self._ticks[_place(row)]
-        return found
+        return ticks_at(rows, self._blocks)
 
     async def close(self) -> None:
         """Nothing is open."""
-
-
-def _place(row: np.void) -> tuple[int, int, int]:
-    return int(row["source_partition"]), int(row["source_offset"]), int(row["source_index"])
 
 
 def batch_of(rows: Records) -> Batch:
