@@ -22,7 +22,7 @@ class Handshakes:
         """
         self._limit, self._on_refused = limit, on_refused
         self._open: set[ServerConnection] = set()
-        # What `websockets` makes of a socket; one too many is closed before anything is read of it. It is only called.
+        # What `websockets` makes of a socket, and only calls; one too many is closed before anything is read of it.
         self.connection = cast("type[ServerConnection]", functools.partial(_Connection, self))
 
     def enter(self, connection: ServerConnection) -> bool:
