@@ -19,8 +19,11 @@ from typing import Any, Final
 
 import aiohttp
 import numpy as np
+import orjson
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
 
 from exporters.client import Batch, Feed, Gap, Item, Reset
 from stream.demo.parts import Part, Role
@@ -46,10 +49,14 @@ class Blow(StrEnum):
     ONE_STOPPED = "one gateway asked to stop"
     BROKER_KILLED = "broker killed, restarted"
     ALL_CUT_OFF = "all clients cut off at once"
+    VISITED = "1,000 visitors misbehave and go"
 
 
 SHORT: Final = (Blow.ONE_KILLED, Blow.OTHER_KILLED)
-LONG: Final = (*Blow, *Blow, Blow.ONE_KILLED, Blow.OTHER_KILLED, Blow.BOTH_KILLED)
+# The visitors last: what gateways hold must not grow with them.
+LONG: Final = (*list(Blow)[:-1] * 2, Blow.ONE_KILLED, Blow.OTHER_KILLED, Blow.BOTH_KILLED, *[Blow.VISITED] * 4)
+_VISITORS: Final = 1000
+_AT_ONCE: Final = 50
 
 
 class Witness:
@@ -186,9 +193,9 @@ class FeedStorm:
                 await self._serving()
                 source = Source(self.kafka.bootstrap)
                 tasks.append(asyncio.create_task(source.run()))
-                urls = [f"ws://127.0.0.1:{port}/feed" for port in ports]
-                alone = [Witness(urls[number % 2]) for number in range(self._report.clients)]
-                of_two = [Witness(*urls) for _ in range(self._report.of_two)]
+                self._urls = [f"ws://127.0.0.1:{port}/feed" for port in ports]
+                alone = [Witness(self._urls[number % 2]) for number in range(self._report.clients)]
+                of_two = [Witness(*self._urls) for _ in range(self._report.of_two)]
                 self._witnesses = [*alone, *of_two]
                 tasks += [asyncio.create_task(witness.run()) for witness in self._witnesses]
                 await self._caught_up(source, tasks)
@@ -222,6 +229,7 @@ class FeedStorm:
             Blow.ONE_STOPPED: lambda: self._signal(signal.SIGTERM, 0),
             Blow.BROKER_KILLED: self._restart_broker,
             Blow.ALL_CUT_OFF: self._cut_off,
+            Blow.VISITED: self._visit,
         }
         begun_s = time.monotonic()
         await blows[blow]()
@@ -250,6 +258,27 @@ class FeedStorm:
         for witness in self._witnesses:
             for session in witness.feed._sessions():
                 session._socket.transport.abort()
+
+    async def _visit(self) -> None:
+        """Come in great numbers, say what is wrong, ask for everything, and go without a word."""
+        for first in range(0, _VISITORS, _AT_ONCE):
+            await asyncio.gather(*(self._visitor(number) for number in range(first, first + _AT_ONCE)))
+
+    async def _visitor(self, number: int) -> None:
+        url, chance = self._urls[number % 2], self._chance
+        if chance.random() < 0.2:
+            _, writer = await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].split("/")[0]))
+            writer.write(chance.randbytes(200))
+            writer.transport.abort()
+            return
+        with contextlib.suppress(OSError, WebSocketException):
+            async with connect(url, open_timeout=60) as socket:
+                ask = {"op": "subscribe", "symbols": ["*"], "mode": "full", "replay_from_ns": 0}
+                await socket.send(orjson.dumps(ask).decode())
+                await socket.send(chance.choice([b"\x00", "{", '{"op":"list"}', "x" * 70_000]))
+                if chance.random() < 0.5:
+                    await socket.recv()
+                    socket.transport.abort()
 
     async def _serving(self) -> None:
         """Wait until both gateways serve; start those anew that have died."""
