@@ -18,6 +18,7 @@ import typer
 from stream.analyst_commands import analyst_cli
 from stream.api_commands import api_cli
 from stream.archive_commands import archive_cli
+from stream.clickhouse_commands import clickhouse_cli
 from stream.errors import SettingsError, TickloomError
 from stream.listen_command import listen_cli
 from stream.logs import set_up_logging
@@ -36,12 +37,8 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-cli.add_typer(archive_cli)
-cli.add_typer(analyst_cli)
-cli.add_typer(api_cli)
-cli.add_typer(listen_cli)
-cli.add_typer(models_cli)
-cli.add_typer(retrain_cli)
+for _commands in (analyst_cli, api_cli, archive_cli, clickhouse_cli, listen_cli, models_cli, retrain_cli):
+    cli.add_typer(_commands)
 
 KafkaFlag = Annotated[str | None, typer.Option("--kafka", help="HOST:PORT of a Kafka cluster.")]
 RedisFlag = Annotated[str | None, typer.Option("--redis", help="redis://HOST:PORT/DB of a Redis server.")]
@@ -237,6 +234,7 @@ def train(
     day: Annotated[str | None, typer.Option(help="Only this day of the recording, YYYY-MM-DD.")] = None,
     features: Annotated[Path | None, typer.Option(help="Or on what `tickloom replay --features` wrote.")] = None,
     kafka_days: Annotated[float | None, typer.Option(help="Or on the last days that Kafka holds.")] = None,
+    clickhouse_days: Annotated[float | None, typer.Option(help="Or on the last days in ClickHouse.")] = None,
     seconds: Annotated[
         float, typer.Option(help="Simulated time to train on, some 2,150 ticks each second.")
     ] = 2400.0,
@@ -250,15 +248,15 @@ def train(
     take: Annotated[str | None, typer.Option(help="Features that the model takes, such as '-bar_*'.")] = None,
     checkpoints: Annotated[Path | None, typer.Option(help="Keep epochs here, and go on after a kill.")] = None,
     kafka: KafkaFlag = None,
+    clickhouse: ClickHouseFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train an LSTM on the engine's own features, export it to ONNX, check it, and write it (the `train` extra)."""
-    from stream import compose
+    from stream.train_on import TrainOn, train_model
 
-    on = compose.TrainOn(replay, features, kafka_days, day, seconds)
-    compose.train_model(
-        _load(kafka=kafka).settings,
-        on,
+    train_model(
+        _load(kafka=kafka, clickhouse=clickhouse).settings,
+        TrainOn(replay, features, kafka_days, clickhouse_days, day, seconds),
         settings_file,
         out,
         checkpoints,

@@ -23,12 +23,14 @@ ROOT_FILES = (
     "stream/listen_command.py",
     "stream/listen_view.py",
     "stream/model_commands.py",
+    "stream/clickhouse_commands.py",
     "stream/judge_commands.py",
     "stream/registry_commands.py",
     "stream/nights.py",
     "stream/retrain_commands.py",
     "stream/search_commands.py",
     "stream/training.py",
+    "stream/train_on.py",
     "stream/demo/",
 )
 # Only these may need the `train` extra, and only once they are called.

@@ -97,7 +97,7 @@ def test_every_command_is_one_of_the_command_line(roles: Roles) -> None:
         assert command_name == words[0], name
     wanted = {("topics", ""), ("ingest", "simulator"), ("worker", ""), ("outcomes", "")}
     wanted |= {("gateway", ""), ("api", "")}
-    assert seen == wanted | {("export", "redis"), ("export", "clickhouse")}
+    assert seen == wanted | {("export", "redis"), ("export", "clickhouse"), ("archive", "")}
 
 
 def test_nothing_is_published_beyond_this_machine(compose: Compose) -> None:
