@@ -40,6 +40,7 @@ test: .venv-test ## Run all tests, with real Kafka, ClickHouse and Valkey server
 .PHONY: chaos
 chaos: .venv-demo ## Kill, pause and restart every part during a replay, and judge what comes out; ARGS="--short" is quicker.
 	@$(bin)/python tests/chaos/run.py $(ARGS)
+	@$(bin)/python tests/chaos/feed_run.py $(ARGS)
 
 .PHONY: train
 train: .venv-train ## Train a model on simulated ticks, or on recorded ones with ARGS="--replay DIR".

@@ -107,11 +107,11 @@ def encode_features(rows: Records, names: Sequence[bytes]) -> list[bytes]:
     heads = [
         names,
         *_integers(rows, "seq", "prev", "event_ns"),
-        _decimals(rows["ref_price"]),
+        decimals(rows["ref_price"]),
         *_integers(rows, "feature_hash", "published_ns", "names_id"),
     ]
     width = rows["values"].shape[1]
-    values = _decimals(rows["values"].reshape(-1))
+    values = decimals(rows["values"].reshape(-1))
     return [
         _FEATURES % head + _named(head[-1], values[start : start + width])
         for head, start in zip(zip(*heads, strict=True), range(0, len(values), width), strict=True)

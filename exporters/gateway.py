@@ -29,6 +29,7 @@ from exporters.feed_asyncapi import as_json
 from exporters.feed_auth import Door
 from exporters.feed_channels import BAR_NS
 from exporters.feed_feature_inlet import FeatureInlet
+from exporters.feed_handshakes import Handshakes
 from exporters.feed_http import http_response
 from exporters.feed_hub import Hub
 from exporters.feed_inlets import (
@@ -48,7 +49,7 @@ from exporters.feed_session import serve as serve_session
 from exporters.feed_tail import FEED, Prepare, Tail
 from exporters.intake import Intake
 from exporters.metrics import IntakeMetrics
-from exporters.protocol import BINARY_PROTOCOL, JSON_PROTOCOL, MAX_INBOUND_BYTES, Close
+from exporters.protocol import BINARY_PROTOCOL, JSON_PROTOCOL, MAX_HANDSHAKES, MAX_INBOUND_BYTES, Close
 from stream.clock import NS_PER_S, Clock, wall_ns
 from stream.errors import SettingsError
 from stream.settings import Settings
@@ -260,6 +261,7 @@ class Gateway:
         # Handshakes that fail (port scans, health checks) are no errors of ours; our own are logged by sessions.
         quiet = logging.getLogger("exporters.gateway.websockets")
         quiet.setLevel(logging.CRITICAL)
+        handshakes = Handshakes(settings.gateway_clients + MAX_HANDSHAKES, self._on_one_too_many)
         try:
             return await serve(
                 self._serve,
@@ -269,6 +271,7 @@ class Gateway:
                 subprotocols=[Subprotocol(JSON_PROTOCOL), Subprotocol(BINARY_PROTOCOL)],
                 select_subprotocol=_select_subprotocol,
                 compression=None,  # for who asks for it, see `_on_request`
+                create_connection=handshakes.connection,
                 reuse_port=settings.gateway_shared_port or None,
                 max_size=MAX_INBOUND_BYTES,
                 ping_interval=_PING_EVERY_S,
@@ -301,6 +304,9 @@ class Gateway:
             factory = ServerPerMessageDeflateFactory(server_no_context_takeover=True)
             connection.protocol.available_extensions = [factory]
         return None
+
+    def _on_one_too_many(self) -> None:
+        self._metrics.refused["handshakes"] += 1
 
     async def _serve(self, connection: ServerConnection) -> None:
         self._connections += 1

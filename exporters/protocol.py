@@ -28,6 +28,8 @@ MAX_INBOUND_PER_S: Final = 20
 # Whoever wants more than this wants all of them, with "*". Both are for each channel of a client.
 MAX_NAMED_SYMBOLS: Final = 2000
 MAX_PREFIXES: Final = 32
+# Sockets of a gateway that are no clients yet; a handshake that is not done in 10 s is given up.
+MAX_HANDSHAKES: Final = 128
 # Below the first a throttle is what `latest` is anyway; above the second, who knows what a client waits for.
 MIN_THROTTLE_MS: Final = 10
 MAX_THROTTLE_MS: Final = 60_000

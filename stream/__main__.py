@@ -15,9 +15,10 @@ from typing import Annotated, Any
 
 import typer
 
-from stream.archive_commands import archive_cli
 from stream.analyst_commands import analyst_cli
 from stream.api_commands import api_cli
+from stream.archive_commands import archive_cli
+from stream.clickhouse_commands import clickhouse_cli
 from stream.errors import SettingsError, TickloomError
 from stream.listen_command import listen_cli
 from stream.logs import set_up_logging
@@ -36,12 +37,8 @@ cli = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-cli.add_typer(archive_cli)
-cli.add_typer(analyst_cli)
-cli.add_typer(api_cli)
-cli.add_typer(listen_cli)
-cli.add_typer(models_cli)
-cli.add_typer(retrain_cli)
+for _commands in (analyst_cli, api_cli, archive_cli, clickhouse_cli, listen_cli, models_cli, retrain_cli):
+    cli.add_typer(_commands)
 
 KafkaFlag = Annotated[str | None, typer.Option("--kafka", help="HOST:PORT of a Kafka cluster.")]
 RedisFlag = Annotated[str | None, typer.Option("--redis", help="redis://HOST:PORT/DB of a Redis server.")]

@@ -23,6 +23,7 @@ ROOT_FILES = (
     "stream/listen_command.py",
     "stream/listen_view.py",
     "stream/model_commands.py",
+    "stream/clickhouse_commands.py",
     "stream/judge_commands.py",
     "stream/registry_commands.py",
     "stream/nights.py",

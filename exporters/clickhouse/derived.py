@@ -10,6 +10,7 @@ and their spans are computed again.
 """
 
 from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
 from typing import Final
 
 import numpy as np
@@ -103,6 +104,17 @@ FROM
 GROUP BY event_minute, minute, stage
 SETTINGS do_not_merge_across_partitions_select_final = 1
 """
+_SPANS: Final = """
+SELECT
+    symbol,
+    toUnixTimestamp64Nano(min(newest_time)),
+    toUnixTimestamp64Nano(max(newest_time)),
+    toUnixTimestamp64Nano(min(event_time)),
+    toUnixTimestamp64Nano(max(event_time))
+FROM predictions
+WHERE event_time >= toDateTime64(%(first)s, 9, 'UTC') AND event_time < toDateTime64(%(end)s, 9, 'UTC')
+GROUP BY symbol
+"""
 
 
 @dataclass
@@ -166,6 +178,19 @@ class Touched:
             symbols.append(symbol.decode())
             whole.join(span)
         return list(groups.values())
+
+
+def touched_days(client: Client, first: date, last: date) -> Touched:
+    """Return what there is of some days of event time as touched: a span for each symbol.
+
+    Raises:
+        clickhouse_driver.errors.Error: the server refused.
+    """
+    days = {"first": first.isoformat(), "end": (last + timedelta(days=1)).isoformat()}
+    touched = Touched()
+    for symbol, *span in client.execute(_SPANS, days):
+        touched.put(symbol.encode(), Span(*span))
+    return touched
 
 
 def compute(client: Client, touched: Touched) -> None:

@@ -1,16 +1,10 @@
 """The demo's own client of the WebSocket feed: what a desk would see, per symbol."""
 
-import asyncio
-import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
-import orjson
-from websockets.asyncio.client import connect
-from websockets.exceptions import WebSocketException
-
-_RECONNECT_S = 0.5
+from exporters.client import Batch, Connected, Disconnected, Feed, Item
 
 
 @dataclass
@@ -23,27 +17,28 @@ class FeedView:
     predictions: int = 0  # messages, and those that conflation skipped
     connected: bool = False
 
-    def take(self, message: dict[str, Any]) -> None:
-        """Account for one message of the feed."""
-        if message.get("type") not in ("prediction", "snapshot"):
-            return
-        for item in message.get("predictions", [message]):
-            self.messages += 1
-            self.predictions += 1 + int(item.get("skipped", 0))
-            self.latest[item["symbol"]] = item
-            self.seen_s[item["symbol"]] = time.monotonic()
+    def take(self, item: Item) -> None:
+        """Account for one item of the feed."""
+        match item:
+            case Batch():
+                self.messages += len(item)
+                self.predictions += len(item) + (0 if item.skipped is None else int(item.skipped.sum()))
+                for row in item.rows():
+                    self.latest[row["symbol"]] = row
+                    self.seen_s[row["symbol"]] = time.monotonic()
+            case Connected():
+                self.connected = True
+            case Disconnected():
+                self.connected = False
 
 
 async def listen(url: str, token: str | None, view: FeedView) -> None:
-    """Follow every symbol, conflated, and reconnect for ever. Cancelling it is safe."""
-    headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    request = {"op": "subscribe", "id": 1, "channel": "prediction", "symbols": ["*"], "mode": "latest"}
-    while True:
-        with contextlib.suppress(OSError, WebSocketException, TimeoutError):
-            async with connect(url, additional_headers=headers, max_size=None) as socket:
-                await socket.send(orjson.dumps(request).decode())
-                view.connected = True
-                async for raw in socket:
-                    view.take(orjson.loads(raw))
-        view.connected = False
-        await asyncio.sleep(_RECONNECT_S)
+    """Follow every symbol, conflated, for ever. Cancelling it is safe.
+
+    Raises:
+        FeedRefused: the gateway does not know the token.
+    """
+    async with Feed(url, token=token) as feed:
+        await feed.subscribe("*")
+        async for item in feed:
+            view.take(item)

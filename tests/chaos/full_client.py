@@ -1,16 +1,11 @@
 """A client of the feed in mode `full` that notes every promise of the protocol that is broken."""
 
-import asyncio
-import contextlib
 from typing import Any
 
-import orjson
 from flows import Flow
-from websockets.asyncio.client import connect
-from websockets.exceptions import WebSocketException
 
-_RECONNECT_S = 0.2
-_SUBSCRIBE = {"op": "subscribe", "id": 1, "channel": "prediction", "symbols": ["*"], "mode": "full"}
+from exporters.client import Batch, Connected, Feed, Gap, Item, Reset
+
 _CONTENT = (
     "symbol",
     "seq",
@@ -34,56 +29,48 @@ class FullView:
         self.seen: dict[tuple[str, int], tuple[Any, ...]] = {}
         self.newest: dict[str, int] = {}
         self.broken: list[str] = []
+        self.told: list[str] = []  # losses that were told
         self.connections = 0
         self._flow = flow
-        self._epoch: str | None = None
-        self._last: dict[str, int] = {}  # seq of each symbol on this connection
+        self._last: dict[str, int] = {}  # seq of each symbol, since it began
 
-    def begin(self) -> None:
-        """A connection begins: nothing is known of any symbol until its snapshot."""
-        self.connections += 1
-        self._last = {}
+    def take(self, item: Item) -> None:
+        """Account for one item."""
+        match item:
+            case Batch():
+                for row in item.rows():
+                    self._follow(row, item.is_snapshot)
+            case Connected():
+                self.connections += 1
+            case Gap():
+                # The engine numbers without holes, so there is none to tell of.
+                self.broken.append(str(item))
+                self._last[item.symbol] = item.before_seq - 1
+            case Reset():
+                self.told.append(str(item))
+                for symbol in item.symbols:
+                    self._last.pop(symbol, None)
 
-    def take(self, message: dict[str, Any]) -> None:
-        """Account for one message."""
-        match message["type"]:
-            case "snapshot" | "prediction":
-                for item in message["predictions"]:
-                    self._follow(item, message["type"] == "snapshot")
-            case "heartbeat":
-                if message["seqs"] != {symbol: self._last.get(symbol) for symbol in message["seqs"]}:
-                    self.broken.append(f"the heartbeat says {message['seqs']}, and what came is {self._last}")
-            case "epoch":
-                # A gateway that has just started says so to those who came before it had asked Kafka.
-                if self._epoch not in (None, message["epoch"]):
-                    self.broken.append(f"another epoch of the same Kafka: {message['epoch']} after {self._epoch}")
-                self._epoch, self._last = message["epoch"], {}
-            case "error":
-                self.broken.append(str(message))
+    def _follow(self, row: dict[str, Any], is_snapshot: bool) -> None:
+        last = self._last.get(row["symbol"])
+        if is_snapshot is not (last is None) or (last is not None and row["seq"] != last + 1):
+            kind = "snapshot" if is_snapshot else "prediction"
+            self.broken.append(f"{row['symbol']}: {kind} of seq {row['seq']} came after {last}")
+        self._last[row["symbol"]] = row["seq"]
+        self._note(row)
 
-    def _follow(self, item: dict[str, Any], is_snapshot: bool) -> None:
-        last = self._last.get(item["symbol"])
-        if not is_snapshot and (last is None or item["seq"] != last + 1):
-            self.broken.append(f"{item['symbol']}: seq {item['seq']} came after {last}")
-        self._last[item["symbol"]] = item["seq"]
-        self._note(item)
-
-    def _note(self, item: dict[str, Any]) -> None:
-        key = item["symbol"], item["seq"]
-        content = tuple(item[name] for name in _CONTENT)
+    def _note(self, row: dict[str, Any]) -> None:
+        key = row["symbol"], row["seq"]
+        content = tuple(row[name] for name in _CONTENT)
         if self.seen.setdefault(key, content) != content:
             self.broken.append(f"{key} is {content}, and was {self.seen[key]}")
-        self.newest[key[0]] = item["seq"]
-        self._flow.note(key[0], item["recv_ns"])
+        self.newest[key[0]] = row["seq"]
+        self._flow.note(key[0], row["recv_ns"])
 
 
 async def follow(url: str, view: FullView) -> None:
-    """Follow every symbol, and connect again for ever. Cancelling it is safe."""
-    while True:
-        with contextlib.suppress(OSError, WebSocketException, TimeoutError):
-            async with connect(url, max_size=None) as socket:
-                await socket.send(orjson.dumps(_SUBSCRIBE).decode())
-                view.begin()
-                async for raw in socket:
-                    view.take(orjson.loads(raw))
-        await asyncio.sleep(_RECONNECT_S)
+    """Follow every symbol for ever. Cancelling it is safe."""
+    async with Feed(url) as feed:
+        await feed.subscribe("*", mode="full")
+        async for item in feed:
+            view.take(item)

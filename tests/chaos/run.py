@@ -83,6 +83,7 @@ async def run(options: argparse.Namespace) -> int:
     print_table(rows)
     for line in (*stops, *(f"WRONG: {what}" for what in wrong)):
         print(line)
+    print(f"the feed's client was told {len(storm.told)} times that something cannot be had: {storm.told[:3]}")
     print(f"seed {options.seed}: {len(storm.recoveries)} faults, {len(wrong)} differences from an undisturbed run")
     if options.json:
         each = [asdict(recovery) for recovery in storm.recoveries]

@@ -84,6 +84,11 @@ class Storm:
                 watcher.cancel()
             await asyncio.gather(*watchers, return_exceptions=True)
 
+    @property
+    def told(self) -> list[str]:
+        """What the client of the feed was told that it cannot have."""
+        return self._feed.told
+
     def own_stops(self) -> list[str]:
         """Return what the parts that stopped by themselves said, and how often they did."""
         told = []

@@ -1,8 +1,8 @@
 """The oracle itself: it sees what is missing, twice or different, and faults come as their seed says."""
 
 from collections import Counter
-from typing import Any
 
+import numpy as np
 import pytest
 from faults import LONG, SHORT, Kind, schedule
 from flows import Flow
@@ -11,47 +11,55 @@ from hypothesis import given
 from hypothesis import strategies as st
 from verdict import is_same
 
+from exporters.client import Batch, Gap, Item, Reset
 from stream.clock import NS_PER_S
+from stream.records import PREDICTION
 
 
-def item(symbol: str, seq: int, p_up: float = 0.5) -> dict[str, Any]:
-    names = ("event_ns", "ref_price", "horizon_ns", "p_down", "p_flat", "expected_return_bps", "model", "warming")
-    return {"symbol": symbol, "seq": seq, "p_up": p_up, "recv_ns": seq} | dict.fromkeys(names, 0)
+def batch(*rows: tuple[str, int], is_snapshot: bool = False, p_up: float = 0.5) -> Batch:
+    records = np.zeros(len(rows), PREDICTION)
+    records["symbol"], records["seq"] = [symbol for symbol, _ in rows], [seq for _, seq in rows]
+    records["recv_ns"], records["p_up"] = records["seq"], p_up
+    return Batch("prediction", records, is_snapshot, None, "x", 1)
 
 
-def view(*messages: tuple[str, Any]) -> FullView:
-    """A client that has been sent these messages on one connection."""
+def snapshot(*rows: tuple[str, int], p_up: float = 0.5) -> Batch:
+    return batch(*rows, is_snapshot=True, p_up=p_up)
+
+
+def view(*items: Item) -> FullView:
+    """A client that has been given these items."""
     client = FullView(Flow(["A", "B"]))
-    client.begin()
-    for kind, content in messages:
-        client.take({"type": kind, {"heartbeat": "seqs", "epoch": "epoch"}.get(kind, "predictions"): content})
+    for item in items:
+        client.take(item)
     return client
 
 
 def test_what_follows_its_snapshot_without_a_gap_is_right() -> None:
-    client = view(
-        ("epoch", "x"),
-        ("snapshot", [item("A", 3), item("B", 8)]),
-        ("prediction", [item("A", 4), item("A", 5), item("B", 9)]),
-        ("heartbeat", {"A": 5, "B": 9}),
-    )
-    assert client.broken == []
+    client = view(snapshot(("A", 3), ("B", 8)), batch(("A", 4), ("A", 5), ("B", 9)))
+    assert (client.broken, client.told) == ([], [])
     assert client.newest == {"A": 5, "B": 9}
 
 
 @pytest.mark.parametrize(
-    ("told", "messages"),
+    ("told", "items"),
     [
-        ("seq 5 came after 3", [("snapshot", [item("A", 3)]), ("prediction", [item("A", 5)])]),
-        ("seq 3 came after 3", [("snapshot", [item("A", 3)]), ("prediction", [item("A", 3)])]),
-        ("seq 3 came after None", [("prediction", [item("A", 3)])]),
-        ("and was", [("snapshot", [item("A", 3)]), ("snapshot", [item("A", 3, 0.25)])]),
-        ("the heartbeat says", [("snapshot", [item("A", 3)]), ("heartbeat", {"A": 4})]),
-        ("another epoch", [("epoch", "x"), ("epoch", "y")]),
+        ("seq 5 came after 3", [snapshot(("A", 3)), batch(("A", 5))]),
+        ("seq 3 came after 3", [snapshot(("A", 3)), batch(("A", 3))]),
+        ("seq 3 came after None", [batch(("A", 3))]),
+        ("snapshot of seq 5 came after 3", [snapshot(("A", 3)), snapshot(("A", 5))]),
+        ("and was", [snapshot(("A", 3)), batch(("A", 3), p_up=0.25)]),
+        ("Gap", [snapshot(("A", 3)), Gap("prediction", "A", 3, 5), batch(("A", 5))]),
     ],
 )
-def test_a_promise_of_the_feed_that_is_broken_is_seen(told: str, messages: list[tuple[str, Any]]) -> None:
-    assert any(told in line for line in view(*messages).broken)
+def test_a_promise_of_the_feed_that_is_broken_is_seen(told: str, items: list[Item]) -> None:
+    assert any(told in line for line in view(*items).broken)
+
+
+def test_a_loss_that_was_told_is_no_broken_promise() -> None:
+    client = view(snapshot(("A", 3)), Reset("prediction", ("A",), "gone"), snapshot(("A", 9)), batch(("A", 10)))
+    assert client.broken == []
+    assert len(client.told) == 1
 
 
 def test_what_is_missing_twice_or_foreign_is_told() -> None:
