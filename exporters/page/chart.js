@@ -9,7 +9,7 @@ import { clock, leader, percent, priceText, signed } from "./format.js";
 export const INTERVAL_S = { "1s": 1, "1m": 60, "1h": 3600 };
 const HISTORY_BARS = 600;
 const MOST_BARS = 2400;           // in memory: then the oldest half goes
-const DRAW_EVERY_MS = 100;
+const DRAW_EVERY_MS = 200;        // each time the whole canvas is painted
 const OUTCOMES_EVERY_MS = 3000;
 const RETRY_MS = 5000;
 const LATE_S = 15;                // from a horizon to its outcome in the database
@@ -60,7 +60,7 @@ export class Chart {
     });
     this.#ahead = this.#chart.addSeries(LineSeries, {
       lineWidth: 2, lineStyle: LineStyle.Dotted, priceLineVisible: false, lastValueVisible: false,
-      crosshairMarkerVisible: false,
+      crosshairMarkerVisible: false, autoscaleInfoProvider: () => null,
     });
     this.#lean = this.#chart.addSeries(HistogramSeries, {
       priceFormat: { type: "custom", formatter: (x) => `${signed(x * 100, 0)} %`, minMove: 0.01 },
