@@ -17,7 +17,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
 import numpy as np
 import orjson
 from aiokafka import AIOKafkaProducer
@@ -106,16 +105,17 @@ class Source:
     def __init__(self, bootstrap: str) -> None:
         """Send nothing yet."""
         self.seq = 0  # of every symbol, that Kafka has
+        self.stopped = False  # aiokafka may swallow a cancellation
         self._bootstrap = bootstrap
 
     async def run(self) -> None:
         """Send for ever. Cancelling it is safe."""
-        while True:
+        while not self.stopped:
             producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, request_timeout_ms=3000)
             try:
                 with contextlib.suppress(KafkaError, OSError, TimeoutError):
                     await producer.start()
-                    while True:
+                    while not self.stopped:
                         await self._send(producer, rows_of(self.seq + 1))
                         self.seq += 1
                         await asyncio.sleep(_EVERY_S)
@@ -184,31 +184,31 @@ class FeedStorm:
         await asyncio.to_thread(self.kafka.start)
         await create_topics(self.kafka.bootstrap, PARTITIONS, 1, 24.0)
         tasks: list[asyncio.Task[None]] = []
-        async with aiohttp.ClientSession() as self._session:
-            try:
-                ports = [free_port(), free_port()]
-                self._parts = [self._gateway(number, port) for number, port in enumerate(ports)]
-                for part in self._parts:
-                    part.start()
-                await self._serving()
-                source = Source(self.kafka.bootstrap)
-                tasks.append(asyncio.create_task(source.run()))
-                self._urls = [f"ws://127.0.0.1:{port}/feed" for port in ports]
-                alone = [Witness(self._urls[number % 2]) for number in range(self._report.clients)]
-                of_two = [Witness(*self._urls) for _ in range(self._report.of_two)]
-                self._witnesses = [*alone, *of_two]
-                tasks += [asyncio.create_task(witness.run()) for witness in self._witnesses]
-                await self._caught_up(source, tasks)
-                for blow in blows:
-                    await self._strike(blow, source, tasks)
-                return self._judge(alone, of_two)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                for part in self._parts:
-                    await asyncio.to_thread(part.stop)
-                await asyncio.to_thread(self.kafka.stop)
+        source = Source(self.kafka.bootstrap)
+        try:
+            self._ports = [free_port(), free_port()]
+            self._parts = [self._gateway(number, port) for number, port in enumerate(self._ports)]
+            for part in self._parts:
+                part.start()
+            await self._serving()
+            tasks.append(asyncio.create_task(source.run()))
+            self._urls = [f"ws://127.0.0.1:{port}/feed" for port in self._ports]
+            alone = [Witness(self._urls[number % 2]) for number in range(self._report.clients)]
+            of_two = [Witness(*self._urls) for _ in range(self._report.of_two)]
+            self._witnesses = [*alone, *of_two]
+            tasks += [asyncio.create_task(witness.run()) for witness in self._witnesses]
+            await self._caught_up(source, tasks)
+            for blow in blows:
+                await self._strike(blow, source, tasks)
+            return self._judge(alone, of_two)
+        finally:
+            source.stopped = True
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for part in self._parts:
+                await asyncio.to_thread(part.stop)
+            await asyncio.to_thread(self.kafka.stop)
 
     def _gateway(self, number: int, port: int) -> Part:
         settings = Settings(
@@ -281,16 +281,14 @@ class FeedStorm:
                     socket.transport.abort()
 
     async def _serving(self) -> None:
-        """Wait until both gateways serve; start those anew that have died."""
+        """Wait until both gateways can be connected to; start those anew that have died."""
         deadline_s = time.monotonic() + _PATIENCE_S
-        while True:
-            for part in self._parts:
+        for part, port in zip(self._parts, self._ports, strict=True):
+            # Not by its health, for which a loop with a thousand clients may have no time.
+            while not await _answers(port):
                 part.restart_if_dead()
-                await part.poll(self._session)
-            if all(part.healthy for part in self._parts):
-                return
-            assert time.monotonic() < deadline_s, [(part.health, part.last_lines()) for part in self._parts]
-            await asyncio.sleep(0.05)
+                assert time.monotonic() < deadline_s, part.last_lines()
+                await asyncio.sleep(0.05)
 
     async def _caught_up(self, source: Source, tasks: "Sequence[asyncio.Task[None]]") -> None:
         """Wait until every client has what Kafka has now, and one more."""
@@ -322,6 +320,15 @@ class FeedStorm:
         report.told = sum(len(witness.told) for witness in alone)
         report.told_of_two = sum(len(witness.told) for witness in of_two)
         return report
+
+
+async def _answers(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def _rss_mib(pid: int) -> float:
