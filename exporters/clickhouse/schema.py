@@ -45,7 +45,7 @@ def migrate(client: Any) -> list[str]:
 
 
 def _make_dictionary(client: Any, statement: str) -> None:
-    """A dictionary asks its own server, as us (nobody else is known to be there), and of a database that is named."""
+    """A dictionary asks its own server: as us, for nobody else is known there, and a database by its name."""
     connection = client.connection
     database = str(connection.database).replace("`", "``")
     whole = statement.replace("current_database.", f"`{database}`.")

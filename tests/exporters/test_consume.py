@@ -45,6 +45,12 @@ class RecordingSink:
             raise SinkRejected("it holds the poison")
         self.batches.append(batch)
 
+    async def settle(self) -> None:
+        """Nothing follows."""
+
+    async def put_aside(self, batch: Batch, reason: str) -> None:
+        """Nowhere."""
+
     async def check(self) -> None:
         if self.away:
             raise SinkUnavailable("the recording sink is away")

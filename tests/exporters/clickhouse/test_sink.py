@@ -15,10 +15,11 @@ from trial_database import DAY_NS, KnownTicks, ask, batch_of, url_of
 from exporters.batch import Batch
 from exporters.clickhouse.predictions import PredictionSink
 from exporters.clickhouse.sink import ClickHouseSink
+from exporters.intake import PLACED_TICK
 from models.live_scores import HOUR_NS, rows_of_sums, scores_of
 from stream.embedded.clickhouse import EmbeddedClickHouse
 from stream.errors import SinkRejected, SinkUnavailable
-from stream.records import MODEL_EVENT, OUTCOME, ModelEventKind, Records
+from stream.records import MODEL_EVENT, OUTCOME, ModelEventKind, Records, empty_ticks
 
 
 async def test_every_column_arrives_exactly(sink: PredictionSink, url: str, make_rows: Any) -> None:
@@ -225,3 +226,27 @@ async def test_what_happened_to_models_is_told_in_words(plain_sink: ClickHouseSi
     assert ask(url, "SELECT kind, model, detail FROM v_model_events") == [
         ("rolled back", "00000000000000ff", "why")
     ]
+
+
+async def test_a_row_that_is_put_aside_is_there_once_with_its_reason(
+    sink: PredictionSink, url: str, make_rows: Any
+) -> None:
+    rows = make_rows(["POISON"], 1)
+    for _ in range(2):
+        await sink.put_aside(batch_of(rows), "symbol is not allowed")
+    query = "SELECT table_name, reason, JSONExtractInt(record, 'seq'), raw, epoch FROM dead_letters"
+    assert ask(url, query) == [("predictions", "symbol is not allowed", 1, rows.tobytes().hex(), "one")]
+
+
+async def test_of_copies_of_a_tick_the_first_stays_whenever_it_is_written(
+    plain_sink: ClickHouseSink, url: str
+) -> None:
+    rows = np.zeros(3, PLACED_TICK)
+    rows["tick"] = empty_ticks(3)
+    rows["tick"]["symbol"], rows["tick"]["event_ns"], rows["tick"]["recv_ns"] = b"\xffAIG", 10**18, [5, 6, 7]
+    rows["source_offset"] = [9, 4, 6]
+    for number in (2, 1, 0):
+        await plain_sink.write(Batch(rows[number : number + 1], ((0, 1, number),), "one"))
+    assert ask(url, "SELECT source_offset, isNaN(price) FROM v_ticks") == [(4, 1)]
+    await plain_sink.write(Batch(rows[:1], ((0, 1, 1),), "two"))  # of a cluster that was made anew
+    assert ask(url, "SELECT source_offset, epoch FROM v_ticks") == [(9, "two")]
