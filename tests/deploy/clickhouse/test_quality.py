@@ -22,13 +22,13 @@ def all_ticks(market: Market, symbol: str) -> pd.DataFrame:
 def test_what_there_is_is_counted_by_symbol(ask: Ask, market: Market) -> None:
     expected = []
     for symbol in SYMBOLS:
-        ticks = all_ticks(market, symbol)
+        ticks = frame(market.ticks_of(symbol))
         trades = ticks[ticks["kind"] == 1]
         expected.append(
             (
                 symbol,
-                ticks["event_ns"].min(),
-                ticks["event_ns"].max(),
+                start_of(ticks["event_ns"].min(), MINUTE),
+                start_of(ticks["event_ns"].max(), MINUTE),
                 len(ticks),
                 len(trades),
                 (ticks["kind"] == 2).sum(),
