@@ -1,11 +1,11 @@
 """How many predictions a second does the exporter bring to Redis, at what cost, and what do they take there?
 
-    python -m bench.redis_sink [--rates 100000,max] [--symbols 100,1000,10000] [--seconds 5] [--url URL] [--json FILE]
+    python -m bench.redis_sink [--rates 100000,max] [--symbols 100,1000] [--seconds 5] [--url URL] [--json FILE]
 
 The exporter's sink on one core, given batches as it reads them from Kafka: 10 ms of predictions at the rate, the
-symbols in turn, so that of 10,000 symbols each prediction of a batch has a hash of its own to write. ``max`` gives it
-the next batch as soon as it has written one. CPU time of the sink (encoding, Redis client, event loop) and of the
-server are told apart; a write's latency counts from when its batch was due. Memory is what the server says
+symbols in turn, so that of 1,000 or more symbols each prediction of a batch has a hash of its own to write. ``max``
+gives it the next batch as soon as it has written one. CPU time of the sink (encoding, Redis client, event loop) and
+of the server are told apart; a write's latency counts from when its batch was due. Memory is what the server says
 (``used_memory``) before and after. Without --url it starts the embedded Valkey.
 """
 

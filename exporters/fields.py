@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 
 from stream.records import Records
 
+# `source` is PARTITION:OFFSET:INDEX of the tick. The script that writes them compares the first two, and writes the
+# last three only where they change: most of what it costs the server goes by fields.
 HASH_FIELDS: Final = (
-    # The script that writes them compares the first four.
-    *("seq", "source_partition", "source_offset", "source_index"),
-    *("event_ns", "ref_price", "p_down", "p_flat", "p_up", "expected_return_bps"),
-    *("model_id", "horizon_ns", "flags", "published_ns"),
+    *("seq", "source", "event_ns", "ref_price", "p_down", "p_flat", "p_up", "expected_return_bps", "published_ns"),
+    *("model_id", "horizon_ns", "flags"),
 )
-# Those of the hash and these, in the order they are written.
 _MESSAGE: Final = (
     b'{"symbol":%b,"seq":%d,"event_ns":%d,"ref_price":%b,"horizon_ns":%d,"p_down":%b,"p_flat":%b,"p_up":%b,'
     b'"expected_return_bps":%b,"model_id":"%b","feature_hash":"%b","flags":%d,"source_partition":%d,'
@@ -30,7 +29,12 @@ MESSAGE_FIELDS: Final = (
     *("model_id", "feature_hash", "flags", "source_partition", "source_offset", "source_index"),
     *("recv_ns", "consumed_ns", "features_ns", "inferred_ns", "published_ns"),
 )
-_VALUES: Final = b"%d %d %d %d %d %b %b %b %b %b %b %d %d %d"
+_VALUES: Final = b"%d %d:%d:%d %d %b %b %b %b %b %d %b %d %d"
+_VALUE_FIELDS: Final = (
+    *("seq", "source_partition", "source_offset", "source_index"),
+    *("event_ns", "ref_price", "p_down", "p_flat", "p_up", "expected_return_bps", "published_ns"),
+    *("model_id", "horizon_ns", "flags"),
+)
 
 
 def prediction_texts(rows: Records) -> tuple[list[bytes], list[bytes]]:
@@ -40,7 +44,7 @@ def prediction_texts(rows: Records) -> tuple[list[bytes], list[bytes]]:
     """
     columns = {name: _column(rows, name) for name in MESSAGE_FIELDS}
     messages = zip(*(columns[name] for name in MESSAGE_FIELDS), strict=True)
-    values = zip(*(columns[name] for name in HASH_FIELDS), strict=True)
+    values = zip(*(columns[name] for name in _VALUE_FIELDS), strict=True)
     return [_MESSAGE % row for row in messages], [_VALUES % row for row in values]
 
 

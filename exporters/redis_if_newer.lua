@@ -10,8 +10,7 @@
 -- ARGV[5]    how many records are in the block
 -- ARGV[6]    how many older ones were left out before them
 -- ARGV[7]    the block
--- ARGV[8]    names of the fields of a hash, with spaces between; seq, source_partition, source_offset and
---            source_index are the first
+-- ARGV[8]    names of the fields of a hash, with spaces between: seq and source first, the three last seldom change
 -- then       for each hash: message to publish; values of the fields, with spaces between
 -- Few long arguments rather than many short ones: the client spends a microsecond on each argument.
 --
@@ -29,15 +28,14 @@ end
 
 -- Where the tick behind a prediction stands is what orders the predictions of a symbol: an engine that lost its state
 -- counts seq from 1 again. Places in different partitions do not compare.
-local function is_newer(fields, has)
-  if not (has[1] and has[2] and has[3] and has[4]) or has[5] ~= epoch then
-    return true
+local function is_newer(seq, source, has_seq, has_source)
+  local partition, offset, index = string.match(source, '^(%d+):(%d+):(%d+)$')
+  local has_partition, has_offset, has_index = string.match(has_source, '^(%d+):(%d+):(%d+)$')
+  if partition ~= has_partition then
+    return tonumber(seq) > tonumber(has_seq)
   end
-  if fields[4] ~= has[2] then
-    return tonumber(fields[2]) > tonumber(has[1])
-  end
-  local offset, has_offset = tonumber(fields[6]), tonumber(has[3])
-  return offset > has_offset or (offset == has_offset and tonumber(fields[8]) > tonumber(has[4]))
+  offset, has_offset = tonumber(offset), tonumber(has_offset)
+  return offset > has_offset or (offset == has_offset and tonumber(index) > tonumber(has_index))
 end
 
 local at, written = 9, 0
@@ -47,9 +45,16 @@ for index = 3, #KEYS do
     column = column + 1
     fields[2 * column - 1], fields[2 * column] = names[column], value
   end
-  local has = redis.call('HMGET', KEYS[index], names[1], names[2], names[3], names[4], 'epoch')
-  if is_newer(fields, has) then
-    redis.call('HSET', KEYS[index], 'epoch', epoch, unpack(fields))
+  local last = #names
+  local has = redis.call('HMGET', KEYS[index], 'epoch', names[1], names[2], names[last - 2], names[last - 1], names[last])
+  local is_known = has[1] == epoch and has[2] and has[3]
+  if not is_known or is_newer(fields[2], fields[4], has[2], has[3]) then
+    local total = #fields
+    if is_known and has[4] == fields[total - 4] and has[5] == fields[total - 2] and has[6] == fields[total] then
+      redis.call('HSET', KEYS[index], unpack(fields, 1, total - 6))
+    else
+      redis.call('HSET', KEYS[index], 'epoch', epoch, unpack(fields))
+    end
     if ttl_s > 0 then
       redis.call('EXPIRE', KEYS[index], ttl_s)
     end

@@ -94,6 +94,7 @@ class RedisReader:
 
 
 def _as_numbers(symbol: str, fields: Mapping[str, str]) -> LatestPrediction:
+    partition, offset, index = map(int, fields["source"].split(":"))
     return {
         "symbol": symbol,
         "seq": int(fields["seq"]),
@@ -108,7 +109,7 @@ def _as_numbers(symbol: str, fields: Mapping[str, str]) -> LatestPrediction:
         "expected_return_bps": float(fields["expected_return_bps"]),
         "model_id": fields["model_id"],
         "flags": int(fields["flags"]),
-        "source_partition": int(fields["source_partition"]),
-        "source_offset": int(fields["source_offset"]),
-        "source_index": int(fields["source_index"]),
+        "source_partition": partition,
+        "source_offset": offset,
+        "source_index": index,
     }

@@ -40,7 +40,8 @@ from stream.settings import Settings
 logger = logging.getLogger(__name__)
 
 # Other clients wait while a script runs: about 10 us a symbol.
-_ROWS_A_CALL: Final = 2048
+_ROWS_A_CALL: Final = 1024
+_REMEMBERED_ENTRIES: Final = 100
 _SCRIPT: Final = (files("exporters") / "redis_if_newer.lua").read_text("utf-8")
 
 
@@ -53,6 +54,7 @@ class RedisSink:
         ttl_s: int,
         stream_maxlen: int,
         prefix: str = PREFIX,
+        stream_rows: int = 500_000,
         conflate_after_s: float = 0.0,
         clock: Clock = wall_ns,
     ) -> None:
@@ -61,8 +63,9 @@ class RedisSink:
         Args:
             url: as the setting ``redis``.
             ttl_s: a hash expires this long after its last prediction; 0 for never.
-            stream_maxlen: how many entries the stream keeps, roughly.
+            stream_maxlen: how many entries the stream keeps, roughly ...
             prefix: what all keys start with.
+            stream_rows: ... and how many predictions, going by how many there were in each of the last entries.
             conflate_after_s: of batches older than this only the newest of each symbol is written; 0 for none.
             clock: ns since 1970 UTC, by which batches are old.
 
@@ -72,7 +75,8 @@ class RedisSink:
         self.name = "redis"
         self._server = RedisServer(url)
         self._script = self._server.client.register_script(_SCRIPT)
-        self._ttl_s, self._stream_maxlen, self._prefix = ttl_s, stream_maxlen, prefix
+        self._ttl_s, self._prefix = ttl_s, prefix
+        self._stream_maxlen, self._stream_rows, self._rows_an_entry = stream_maxlen, stream_rows, 1.0
         self._conflate_after_ns, self._clock = int(conflate_after_s * NS_PER_S), clock
         self._mark = f"{prefix}exporter:{uuid.uuid4().hex[:12]}"
         self._newest = Newest()
@@ -140,6 +144,7 @@ class RedisSink:
         return self._behind
 
     async def _write_block(self, epoch: str, rows: Records, skipped: int) -> None:
+        self._rows_an_entry += (len(rows) - self._rows_an_entry) / _REMEMBERED_ENTRIES
         if await self._call("write", epoch, rows, skipped) < 0:
             await self._warm()
             await self._call("write", epoch, rows, skipped)
@@ -155,7 +160,8 @@ class RedisSink:
     async def _call(self, mode: str, epoch: str, rows: Records, skipped: int) -> int:
         keys = [f"{self._prefix}predictions", self._mark]
         block = encode_block(rows) if mode == "write" else b""
-        arguments: list[Any] = [mode, epoch, self._ttl_s, self._stream_maxlen, len(rows), skipped, block]
+        maxlen = min(self._stream_maxlen, int(self._stream_rows / self._rows_an_entry) + 1)
+        arguments: list[Any] = [mode, epoch, self._ttl_s, maxlen, len(rows), skipped, block]
         arguments.append(" ".join(HASH_FIELDS))
         last = last_of_each(rows)
         head = prediction_key(self._prefix, "")
@@ -169,14 +175,14 @@ class RedisSink:
         symbols, rows = sorted(batch.fresh), batch.rows
         pipeline = self._server.client.pipeline(transaction=False)
         for symbol in symbols:
-            pipeline.hmget(prediction_key(self._prefix, symbol.decode()), ["epoch", *HASH_FIELDS[:4]])
+            pipeline.hmget(prediction_key(self._prefix, symbol.decode()), ["epoch", "seq", "source"])
         unknown = np.ones(len(rows), bool)
-        for symbol, (epoch, *place) in zip(symbols, await pipeline.execute(), strict=True):
-            if epoch == batch.epoch.encode() and None not in place:
-                seq, partition, offset, index = map(int, place)
+        for symbol, (epoch, seq, source) in zip(symbols, await pipeline.execute(), strict=True):
+            if epoch == batch.epoch.encode() and seq is not None and source is not None:
+                partition, offset, index = map(int, source.split(b":"))
                 newer = rows["source_offset"] > offset
                 newer |= (rows["source_offset"] == offset) & (rows["source_index"] > index)
-                newer = np.where(rows["source_partition"] == partition, newer, rows["seq"] > seq)
+                newer = np.where(rows["source_partition"] == partition, newer, rows["seq"] > int(seq))
                 unknown &= newer | (rows["symbol"] != symbol)
         return unknown
 
@@ -198,6 +204,7 @@ async def run_redis(settings: Settings, stop: asyncio.Event, on_ready: OnReady |
         settings.redis.get_secret_value(),
         settings.redis_ttl_s,
         settings.redis_stream_maxlen,
+        stream_rows=settings.redis_stream_rows,
         conflate_after_s=settings.redis_conflate_after_s,
     )
     await run_sink(settings, stop, "redis", sink, max_rows=1, max_age_s=0.0, on_ready=on_ready)

@@ -128,7 +128,8 @@ class Settings(BaseModel):
     )
     archive_every_s: float = Field(300.0, ge=1, le=86_400, description="the archive is this far behind at the most")
     redis_ttl_s: int = Field(86_400, ge=0, description="expiry of a symbol's latest prediction; 0 is never")
-    redis_stream_maxlen: int = Field(10_000, ge=1, description="batches kept in the stream of predictions")
+    redis_stream_maxlen: int = Field(10_000, ge=1, description="batches kept in the stream of predictions ...")
+    redis_stream_rows: int = Field(500_000, ge=1, description="... and predictions, roughly: 160 bytes each")
     redis_conflate_after_s: float = Field(
         5.0, ge=0, le=1e6, description="Redis gets only the newest of what is older than this; 0 is all of it"
     )
@@ -164,6 +165,7 @@ class Settings(BaseModel):
         description="ws[s]://HOST:PORT/feed as browsers reach it; none is the gateway's port",
     )
     api_timeout_s: float = Field(15.0, ge=0.1, le=600, description="an answer takes no longer than this")
+    api_explain_timeout_s: float = Field(120.0, ge=1, le=3600, description="the same, of an explanation")
     api_queries: int = Field(4, ge=1, le=64, description="questions to ClickHouse at a time; others wait")
     api_rate_per_s: float = Field(
         100.0, gt=0, le=1e6, description="requests of a client (a token, else an address) in the long run"

@@ -126,6 +126,29 @@ async def test_another_epoch_and_an_engine_that_lost_its_state_replace_what_is_t
     await sink.close()
 
 
+async def test_what_seldom_changes_is_right_after_it_did(
+    valkey: EmbeddedValkey, client: Redis, prefix: str, make_rows: Any
+) -> None:
+    rows = make_rows(["AIG"], 6)
+    rows["flags"][2:], rows["model_id"][3:], rows["horizon_ns"][4:] = 8, 7, 5
+    sink = sink_on(valkey, prefix)
+    for place in range(6):
+        await sink.write(batch_of(rows[place : place + 1], epoch="one" if place < 5 else "two"))
+        hashed = await client.hgetall(f"{prefix}prediction:AIG")  # type: ignore[misc]
+        fields = [hashed[name] for name in (b"seq", b"flags", b"model_id", b"horizon_ns", b"epoch")]
+        row = rows[place]
+        epoch = b"one" if place < 5 else b"two"
+        wanted = [
+            b"%d" % row["seq"],
+            b"%d" % row["flags"],
+            b"%016x" % row["model_id"],
+            b"%d" % row["horizon_ns"],
+            epoch,
+        ]
+        assert fields == wanted
+    await sink.close()
+
+
 @given(data=st.data())
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_the_newest_wins_under_shuffled_and_repeated_batches(
@@ -150,8 +173,8 @@ async def test_the_newest_wins_under_shuffled_and_repeated_batches(
         for index in order:
             await sink.write(batch_of(pieces[index], frozenset(pieces[index]["symbol"].tolist()) & fresh[index]))
         for symbol in symbols:
-            place = await client.hmget(f"{prefix}prediction:{symbol}", ["seq", "source_offset"])  # type: ignore[misc]
-            assert [int(value) for value in place] == [rows["seq"][-1], rows["source_offset"][-1]]
+            place = await client.hmget(f"{prefix}prediction:{symbol}", ["seq", "source"])  # type: ignore[misc]
+            assert place == [b"%d" % rows["seq"][-1], b"0:%d:0" % rows["source_offset"][-1]]
     await sink.close()
 
 
@@ -177,6 +200,20 @@ async def test_a_backlog_is_conflated_and_the_stream_says_what_it_skipped(
     await sink.close()
 
 
+async def test_the_stream_keeps_so_many_batches_and_so_many_predictions(
+    valkey: EmbeddedValkey, client: Redis, prefix: str, make_rows: Any
+) -> None:
+    sink = sink_on(valkey, prefix, stream_maxlen=300, stream_rows=20_000)
+    rows = make_rows(["AIG"], 100_000)
+    for number in range(600):
+        await sink.write(batch_of(rows[number : number + 1]))
+    assert 300 <= await client.xlen(f"{prefix}predictions") <= 400  # Redis trims by a hundred of small entries
+    for start in range(1000, 81_000, 200):
+        await sink.write(batch_of(rows[start : start + 200]))
+    assert 90 <= await client.xlen(f"{prefix}predictions") <= 130
+    await sink.close()
+
+
 async def test_a_big_batch_goes_in_pieces_that_repeat_without_harm(
     valkey: EmbeddedValkey, client: Redis, prefix: str, make_rows: Any
 ) -> None:
@@ -185,7 +222,7 @@ async def test_a_big_batch_goes_in_pieces_that_repeat_without_harm(
     for _ in range(2):
         await sink.write(batch_of(rows))
     entries = [entry for _, entry in await client.xrange(f"{prefix}predictions")]
-    assert [int(entry[b"count"]) for entry in entries] == [2048, 2048, 1904]
+    assert [int(entry[b"count"]) for entry in entries] == [1024] * 5 + [880]
     assert len(set(await stream_pairs(client, prefix))) == len(rows)
     await sink.close()
 
