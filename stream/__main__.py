@@ -234,6 +234,7 @@ def train(
     day: Annotated[str | None, typer.Option(help="Only this day of the recording, YYYY-MM-DD.")] = None,
     features: Annotated[Path | None, typer.Option(help="Or on what `tickloom replay --features` wrote.")] = None,
     kafka_days: Annotated[float | None, typer.Option(help="Or on the last days that Kafka holds.")] = None,
+    clickhouse_days: Annotated[float | None, typer.Option(help="Or on the last days in ClickHouse.")] = None,
     seconds: Annotated[
         float, typer.Option(help="Simulated time to train on, some 2,150 ticks each second.")
     ] = 2400.0,
@@ -247,15 +248,15 @@ def train(
     take: Annotated[str | None, typer.Option(help="Features that the model takes, such as '-bar_*'.")] = None,
     checkpoints: Annotated[Path | None, typer.Option(help="Keep epochs here, and go on after a kill.")] = None,
     kafka: KafkaFlag = None,
+    clickhouse: ClickHouseFlag = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Train an LSTM on the engine's own features, export it to ONNX, check it, and write it (the `train` extra)."""
-    from stream import compose
+    from stream.train_on import TrainOn, train_model
 
-    on = compose.TrainOn(replay, features, kafka_days, day, seconds)
-    compose.train_model(
-        _load(kafka=kafka).settings,
-        on,
+    train_model(
+        _load(kafka=kafka, clickhouse=clickhouse).settings,
+        TrainOn(replay, features, kafka_days, clickhouse_days, day, seconds),
         settings_file,
         out,
         checkpoints,

@@ -7,23 +7,19 @@ compiler, nor a worker for the exporters' clients.
 
 import asyncio
 import gc
-import json
 import sys
-import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
 from stream.clock import NS_PER_S
+from stream.days import day_of
 from stream.errors import InvariantError, SettingsError
 from stream.nights import night_watch, worker_registry
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
-from stream.topics import TICKS, await_topics, broker
+from stream.topics import await_topics, broker
 
 _SWITCH_INTERVAL_S = 0.0005
 
@@ -187,7 +183,7 @@ async def run_replay(
         factor = MAX_SPEED if speed == "max" else float(speed)
     except ValueError:
         raise SettingsError(f"the speed {speed!r}; right would be a number such as 1 or 10, or max") from None
-    replay = Replay(paths, _day(day), run=run)
+    replay = Replay(paths, day_of(day), run=run)
     if not await await_topics(settings, Health("replay"), stop):
         return
     await run_replay(settings, broker(settings), replay, stop, speed=factor, port=settings.source_port)
@@ -209,7 +205,7 @@ def write_features(settings: Settings, paths: list[Path], day: str | None, out: 
     from agents.windows import Windows
     from stream.sources.replay import Replay
 
-    replay = Replay(paths, _day(day))
+    replay = Replay(paths, day_of(day))
     windows = Windows(
         int(settings.lateness_s * NS_PER_S),
         ANY_FUTURE_NS,
@@ -284,107 +280,3 @@ async def run_gateway(settings: Settings, stop: asyncio.Event) -> None:
     from exporters import gateway
 
     await gateway.run_gateway(settings, stop)
-
-
-@dataclass(frozen=True)
-class TrainOn:
-    """What a model is trained on: one of the first three, or else simulated markets."""
-
-    replay: Path | None  # recorded ticks, one day of them or all
-    features: Path | None  # a file that `tickloom replay --features` wrote
-    kafka_days: float | None  # the last days that the topic of ticks holds
-    day: str | None  # of the replay
-    seconds: float  # of simulated time
-
-    def check(self, settings: Settings) -> None:
-        """Check it.
-
-        Raises:
-            SettingsError: more than one is given, or it cannot be.
-        """
-        if sum(each is not None for each in (self.replay, self.features, self.kafka_days)) > 1:
-            raise SettingsError("--replay, --features, --kafka-days: right would be at most one of them")
-        if self.kafka_days is not None and not self.kafka_days > 0:
-            raise SettingsError(f"--kafka-days is {self.kafka_days}; right would be above 0")
-        if self.kafka_days is not None:
-            broker(settings)
-
-
-def train_model(
-    settings: Settings,
-    on: TrainOn,
-    file: Path | None,
-    out: Path,
-    checkpoints: Path | None,
-    as_json: bool,
-    **chosen: Any,
-) -> None:
-    """Train, export, check and write a model; print what came of it.
-
-    Args:
-        settings: of the engine: features are made, and ticks believed, as it does.
-        on: what to train on.
-        file: of settings of the training, as a search writes.
-        out: path of the model, ending in ``.onnx``.
-        checkpoints: where a training is kept, so that it goes on after a kill.
-        as_json: print the metrics as JSON.
-        chosen: as `stream.training.training_settings` takes it; ``seed`` is the simulated markets' as well.
-
-    Raises:
-        SettingsError: TensorFlow is not installed, or what to train on is not clear.
-        SourceError: what to train on cannot be read.
-        ModelError: too little data, or the export is not what was trained.
-    """
-    on.check(settings)
-    from rich.console import Console
-
-    from models.feature_file import read_features
-    from models.train import train, train_on
-    from stream.training import training_settings
-
-    console = Console(stderr=as_json)
-    wanted = training_settings(settings, file, **chosen)
-    if on.features is not None:
-        made_with = {name: getattr(wanted, name) for name in ("lateness_s", "outlier_bps", "outlier_scale")}
-        rows = read_features(on.features, wanted.periods, **made_with)
-        report = train_on(rows, wanted, out, console, checkpoints)
-    else:
-        report = train(_training_ticks(settings, on, wanted.seed, console), wanted, out, console, checkpoints)
-    if as_json:
-        metrics = {"model": str(report.path), "id": f"{report.card.model_id:016x}", **report.card.metrics}
-        print(json.dumps(metrics))
-    else:
-        console.print(report.table())
-        console.print(f"serve it with: tickloom worker --model {report.path}")
-
-
-def _training_ticks(settings: Settings, on: TrainOn, seed: int, console: Any) -> Iterator[Any]:
-    from rich.progress import Progress
-
-    from models.kafka_history import kafka_ticks
-    from models.simulated import simulated_markets
-    from stream.sources.replay import Replay
-
-    if on.replay is not None:
-        yield from Replay([on.replay], _day(on.day)).days()
-    elif on.kafka_days is not None:
-        now_ns = time.time_ns()
-        from_ns = now_ns - int(on.kafka_days * 86_400 * NS_PER_S)
-        with Progress(console=console, transient=True) as progress:
-            task = progress.add_task(f"reading {TICKS}", total=None)
-            yield from kafka_ticks(
-                broker(settings),
-                TICKS,
-                from_ns,
-                now_ns,
-                lambda done, total: progress.update(task, completed=done, total=total),
-            )
-    else:
-        yield from simulated_markets(seed, on.seconds)
-
-
-def _day(text: str | None) -> date | None:
-    try:
-        return None if text is None else date.fromisoformat(text)
-    except ValueError:
-        raise SettingsError(f"the day {text!r}; right would be YYYY-MM-DD, as in 2013-10-07") from None

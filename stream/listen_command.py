@@ -17,6 +17,7 @@ from stream.clock import NS_PER_S
 from stream.errors import SettingsError
 from stream.logs import set_up_logging
 from stream.roles import run_until_stopped
+from stream.running import feed_url
 from stream.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class ChannelChoice(StrEnum):
     MODEL = "model"
     STATUS = "status"
     HALT = "halt"
+    FEATURES = "features"
 
 
 class ModeChoice(StrEnum):
@@ -81,7 +83,7 @@ def listen(
         raise SettingsError("--from gives every message, so that --mode is full, or left out")
     options: dict[str, Any] = {"channel": channel.value, "replay_from_ns": from_ns}
     options["mode"] = (mode or (ModeChoice.LATEST if from_ns is None else ModeChoice.FULL)).value
-    urls = feed or [f"ws://{settings.host}:{settings.gateway_port}/feed"]
+    urls = feed or [feed_url(settings)]
     # A pipe that nobody reads any more ends us, which is no fault of ours.
     with contextlib.suppress(BrokenPipeError):
         run_until_stopped(lambda stop: _listen(settings, urls, symbols, options, count, as_json, stop))

@@ -72,6 +72,12 @@ def beside_demo(settings: Settings) -> Settings:
     return settings.model_copy(update=update)
 
 
+def feed_url(settings: Settings) -> str:
+    """Return where the feed is: that of the demo that runs in ``data_dir``, else that of the settings."""
+    told = running_demo(settings.data_dir)
+    return f"ws://{settings.host}:{settings.gateway_port}/feed" if told is None else str(told["feed"])
+
+
 def _read(path: Path) -> dict[str, Any] | None:
     try:
         with path.open("r", encoding="utf-8") as file:

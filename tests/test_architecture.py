@@ -30,6 +30,7 @@ ROOT_FILES = (
     "stream/retrain_commands.py",
     "stream/search_commands.py",
     "stream/training.py",
+    "stream/train_on.py",
     "stream/demo/",
 )
 # Only these may need the `train` extra, and only once they are called.

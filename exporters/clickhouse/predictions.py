@@ -63,7 +63,7 @@ class PredictionSink(ClickHouseSink):
             SinkUnavailable: the server (or Kafka) is away, full, slow, or not as it should be; some rows may be in.
             SinkRejected: the table will not take these rows.
         """
-        rows = _with_trades(batch.rows, await self._ticks.find(batch.rows))
+        rows = with_trades(batch.rows, await self._ticks.find(batch.rows))
         await self._server.run(lambda client: _write(client, batch, rows))
         self._touched.add(rows)
 
@@ -89,7 +89,7 @@ class PredictionSink(ClickHouseSink):
         await super().close()
 
 
-def _with_trades(rows: Records, ticks: Records) -> Records:
+def with_trades(rows: Records, ticks: Records) -> Records:
     """Return predictions with what is known of their ticks: ``STORED_PREDICTION[N]``."""
     stored = np.zeros(len(rows), STORED_PREDICTION)
     raw = stored.view(np.uint8).reshape(len(rows), STORED_PREDICTION.itemsize)

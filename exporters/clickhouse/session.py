@@ -18,6 +18,7 @@ from clickhouse_driver import Client, errors
 from clickhouse_driver.util.helpers import parse_url
 
 from exporters.clickhouse.complaints import QueryCancelled, QueryRefused, explained
+from exporters.clickhouse.sparse import mend_sparse_columns
 from stream.errors import ServerError, SettingsError
 from stream.settings import Settings
 
@@ -107,6 +108,7 @@ class Session:
         self._settings = _DRIVER | options.pop("settings", {})
         # It warns of types that it reads without numpy, and logs a traceback each time that it cannot connect.
         logging.getLogger("clickhouse_driver").setLevel(logging.CRITICAL)
+        mend_sparse_columns()
         self._client = Client(host, settings=self._settings, **(patience | options))
         self._allowed: dict[str, int] | None = None
         self._query = ""

@@ -70,7 +70,8 @@ class SourceTicks:
         """Have the blocks at some ascending offsets of a partition; those that are not there are left out."""
         await self._assign(partition)
         held = self._blocks[partition]
-        blocks = {offset: held[offset] for offset in offsets.tolist() if offset in held}
+        # Some after these may be there as well: more was read than was needed, and the next predictions follow it.
+        blocks = {offset: block for offset, block in held.items() if offset >= offsets[0]}
         wanted = [offset for offset in offsets.tolist() if offset not in held]
         self._blocks[partition] = blocks
         if not wanted:
@@ -81,18 +82,16 @@ class SourceTicks:
         if self._next[partition] != first:
             self._consumer.seek(partition, first)
             self._next[partition] = first
-        needed = set(wanted)
         while self._next[partition] <= last:
-            await asyncio.wait_for(self._poll(partition, needed, blocks), 2 * BROKER_PATIENCE_S)
+            await asyncio.wait_for(self._poll(partition, blocks), 2 * BROKER_PATIENCE_S)
         return blocks
 
-    async def _poll(self, partition: TopicPartition, needed: set[int], blocks: dict[int, Records]) -> None:
+    async def _poll(self, partition: TopicPartition, blocks: dict[int, Records]) -> None:
         read: dict[TopicPartition, list[Any]] = {}
         while not read:
             read = await self._consumer.getmany(partition, timeout_ms=_POLL_MS)
         for message in read[partition]:
             self._next[partition] = message.offset + 1
-            # Where more came than was needed it is kept: the next predictions follow it.
             with contextlib.suppress(RecordError):
                 blocks[message.offset] = decode_block(message.value or b"", TICK)
 

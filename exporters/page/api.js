@@ -1,7 +1,7 @@
 // What the REST API knows: history, models, lag. Every answer may fail, and says why in plain words.
 
 export class ApiError extends Error {
-  constructor(status, message) { super(message); this.name = "ApiError"; this.status = status; }
+  constructor(status, message, body = null) { super(message); this.name = "ApiError"; this.status = status; this.body = body; }
 }
 
 const TIMEOUT_MS = 15_000;
@@ -34,7 +34,7 @@ export class Api {
       throw new ApiError(0, error.name === "TimeoutError" ? "the API does not answer" : "the API cannot be reached");
     }
     const body = await answer.json().catch(() => ({}));
-    if (!answer.ok) throw new ApiError(answer.status, body.detail ?? body.title ?? `the API answered ${answer.status}`);
+    if (!answer.ok) throw new ApiError(answer.status, body.detail ?? body.title ?? `the API answered ${answer.status}`, body);
     return body;
   }
 }

@@ -19,7 +19,7 @@ const ALARMING = { tripped: "bad", "rolled back": "bad", "rollback failed": "bad
   rollback_failed: "bad", drifted: "warn", served: "info" };
 
 let config, feed, api, lag, frozen = false, frameAsked = false, drawnMs = 0, drawnSlowlyMs = 0, awayUntilMs = 0;
-let beat = null, model = null, following = [], all = null, wasAway = false;
+let beat = null, model = null, following = [], all = null, wasAway = false, chartChanged = false;
 const workers = new Map();        // what each last said of itself
 const alerts = new Alerts($("alerts"), $("said"), $("alerts-sum"));
 const features = new Features($("features"), $("features-empty"), $("features-sum"));
@@ -52,6 +52,7 @@ function drawChosen() {
 function drawSlowly() {
   drawBreadth(watch.items);
   features.draw();
+  if (chartChanged) drawChart();
   drawHealth(health());
   write($("clock"), clock(feed.serverMs));
   const empty = watch.size === 0 || watch.shown === 0;
@@ -71,8 +72,11 @@ function waitsFor() {
   return "the feed is there, and has no prediction yet: is a worker running, and a source?";
 }
 
+function onChart() { drawLegend(chart.legend); chartChanged = true; }
+
+/** What the chart says in words. */
 function drawChart() {
-  drawLegend(chart.legend);
+  chartChanged = false;
   drawCalls(chart.calls, chart.score);
   const troubles = [...new Set(Object.values(chart.troubles).filter((trouble) => trouble !== null))];
   $("chart-trouble").hidden = troubles.length === 0;
@@ -180,7 +184,7 @@ function follow() {
   feed.on("heartbeat", (message) => { beat = message; drawBeat(message); ask(); });
   feed.on("epoch", ({ channel }) => { if (channel === "prediction") { watch.clear(); alerts.add("warn", "epoch", "another Kafka numbers everything from here on"); } });
   feed.on("gap", ({ channel, symbol, after, before }) => alerts.add("bad", `gap ${channel} ${symbol}`, `${symbol}: ${channel} between ${after} and ${before} is missing`));
-  feed.on("reset", ({ channel, symbols, reason }) => alerts.add("warn", `reset ${channel} ${reason}`, `${channel}: ${symbols.length} symbols could not be resumed (${reason})`));
+  feed.on("reset", ({ channel, symbols, reason }) => alerts.add(channel === "prediction" ? "warn" : "info", `reset ${channel} ${reason}`, `${channel}: begins anew for ${symbols.length}, what was missed is not to be had (${reason})`));
   feed.on("going_away", () => alerts.add("info", "going", "the gateway stops; going to another"));
   feed.on("warning", ({ message }) => alerts.add("warn", "slow", `this page is too slow: ${message}`));
   feed.on("error", (error) => { if (error.code !== "unknown_channel") alerts.add("warn", `error ${error.code}`, `${error.code}: ${error.message}`); });
@@ -220,7 +224,6 @@ function followFeatures() {
 function show(symbol, interval) {
   chart.show(symbol, interval, watch.decimals(symbol));
   history.replaceState(null, "", `#${encodeURIComponent(symbol)}/${interval}`);
-  drawChart();
   ask();
 }
 
@@ -296,7 +299,7 @@ async function start() {
   api = new Api(config.api_url);
   api.token = token;
   lag = new Lag(api, alerts);
-  chart = new Chart($("chart"), api, drawChart);
+  chart = new Chart($("chart"), api, onChart);
   feed = new Feed(config.feed_url, { token });
   watch.onDirty = alerts.onDirty = ask;
   follow();

@@ -9,7 +9,7 @@ import { clock, leader, percent, priceText, signed } from "./format.js";
 export const INTERVAL_S = { "1s": 1, "1m": 60, "1h": 3600 };
 const HISTORY_BARS = 600;
 const MOST_BARS = 2400;           // in memory: then the oldest half goes
-const DRAW_EVERY_MS = 100;
+const DRAW_EVERY_MS = 200;        // each time the whole canvas is painted
 const OUTCOMES_EVERY_MS = 3000;
 const RETRY_MS = 5000;
 const LATE_S = 15;                // from a horizon to its outcome in the database
@@ -60,7 +60,7 @@ export class Chart {
     });
     this.#ahead = this.#chart.addSeries(LineSeries, {
       lineWidth: 2, lineStyle: LineStyle.Dotted, priceLineVisible: false, lastValueVisible: false,
-      crosshairMarkerVisible: false,
+      crosshairMarkerVisible: false, autoscaleInfoProvider: () => null,
     });
     this.#lean = this.#chart.addSeries(HistogramSeries, {
       priceFormat: { type: "custom", formatter: (x) => `${signed(x * 100, 0)} %`, minMove: 0.01 },
@@ -126,16 +126,15 @@ export class Chart {
   // ---- history -----------------------------------------------------------------------------------------------------
 
   async #load() {
-    const shown = this.#shown, seconds = INTERVAL_S[this.#interval], symbol = this.#symbol;
+    const shown = this.#shown, symbol = this.#symbol;
     this.#askedMs = performance.now();
     const ours = (take) => (answer) => { if (shown === this.#shown) take(answer); };
     const query = { symbol, order: "desc", limit: HISTORY_BARS };
     await this.#try("bars", shown, this.#api.get(`/bars/${this.#interval}`, query).then(ours(({ data }) => {
       this.#merge(data.reverse().map((bar) => ({ ...bar, time: Date.parse(bar.bar_time) / 1000 })));
     })));
-    const last = this.#bars.at(-1);
-    if (shown !== this.#shown || !last) return;
-    const from = iso(last.time - HISTORY_BARS * seconds);
+    if (shown !== this.#shown || !this.#bars.length) return;
+    const from = iso(this.#bars[0].time);
     await Promise.all([
       this.#try("leans", shown, this.#ask("predictions_by_bar", from).then(ours((rows) => this.#takeLeans(rows)))),
       this.#try("calls", shown, this.#ask("calls_by_bar", from).then(ours((rows) => this.#takeCalls(rows)))),

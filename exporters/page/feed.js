@@ -461,7 +461,7 @@ export class Subscription {
   /** @internal */
   deliver(items) {
     if (this.#onItems) { guarded(this.#onItems, items); return; }
-    if (this.mode === "full") this.#queue.push(...items);
+    if (this.mode === "full") for (const item of items) this.#queue.push(item);
     else for (const item of items) this.#conflate(item);
     if (this.#queue.length - this.#read > MAX_QUEUED) {
       this.#queue = [];

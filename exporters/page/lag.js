@@ -23,19 +23,36 @@ export class Lag {
   }
 
   async #ask() {
-    let trouble = null;
+    let trouble = null, servers = {}, groups = [];
     try {
-      const [ready, lag] = await Promise.allSettled([this.#api.get("/ready"), this.#api.get("/lag")]);
-      this.#servers = ready.status === "fulfilled" ? Object.entries(ready.value.parts) : [];
-      this.#groups = lag.status === "fulfilled" ? summed(lag.value.data) : [];
-      for (const { reason } of [ready, lag]) if (reason && reason.name !== "ApiError") throw reason;
-      trouble = ready.reason?.message ?? null;
-    } finally {
-      this.#asked = true;
+      servers = await this.#ready();
+      if (servers.kafka?.status === "ok") groups = await this.#lags();
+    } catch (error) {
+      if (error.name !== "ApiError") throw error;
+      trouble = error.message;
     }
+    this.#servers = Object.entries(servers);
+    this.#groups = groups;
+    this.#asked = true;
     if (trouble && trouble !== this.#trouble) this.#alerts.add("warn", "api", `API: ${trouble}`);
     if (!trouble && this.#trouble) this.#alerts.add("info", "api back", "the API answers again");
     this.#trouble = trouble;
+  }
+
+  /** The servers behind the API; it says 503 where none of them answers, and still which. */
+  async #ready() {
+    try { return (await this.#api.get("/ready")).parts; } catch (error) {
+      if (error.body?.parts) return error.body.parts;
+      throw error;
+    }
+  }
+
+  /** Not for every token, and Kafka may go away between the two questions. */
+  async #lags() {
+    try { return summed((await this.#api.get("/lag")).data); } catch (error) {
+      if (error.name !== "ApiError") throw error;
+      return [];
+    }
   }
 
   /** For `drawHealth`. */

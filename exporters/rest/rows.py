@@ -110,6 +110,25 @@ class BarRow(Row):
     vwap: float | None = Field(description="null where nothing was traded")
 
 
+class FeatureRow(Row):
+    """What the model saw: besides these, a number for each feature that `tickloom features` lists, by its name."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float | None]
+
+    symbol: Symbol
+    event_time: Time = Field(description="of the tick, by the venue's clock")
+    seq: int = Field(description="of the prediction that was made of it")
+    ref_price: float
+    feature_hash_hex: Hex64 = Field(description="as in the prediction")
+    names_id_hex: Hex64 = Field(description="says which features there were then, in which order")
+    source_partition: int
+    source_offset: int
+    source_index: int
+    published_time: Time
+    epoch: str
+
+
 class OutcomeRow(Row):
     """What came of a prediction."""
 
@@ -246,6 +265,12 @@ EXAMPLES: Final[dict[type[Row], dict[str, Any]]] = {
         "ticks": 118,
         "trades": 12,
         "vwap": 20.795,
+    },
+    FeatureRow: {
+        **{name: value for name, value in _PREDICTION.items() if name in FeatureRow.model_fields},
+        "names_id_hex": "41c1f0b7a0d5c3e2",
+        "rsi_14": 54.2,
+        "spread_bps": 4.8,
     },
     OutcomeRow: {
         "symbol": "SIM.ALPHA",

@@ -113,6 +113,7 @@ class Table:
     channel: str  # what a token must grant, as in the feed
     title: str
     tag: str
+    more: str = ""  # what else is asked for, where rows have columns that only the database knows
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -170,6 +171,18 @@ TABLES: Final = (
     _bars("1s", "bar.1s", "Bars of a second"),
     _bars("1m", "bar.1m", "Bars of a minute"),
     _bars("1h", "bar.1h", "Bars of an hour"),
+    Table(
+        "features",
+        "v_features",
+        rows.FeatureRow,
+        SymbolQuery,
+        "event_time",
+        (("seq", int),),
+        "features",
+        "What the model saw, where workers publish it (TICKLOOM_FEATURES_EVERY_MS)",
+        "predictions",
+        more=f"* EXCEPT ({', '.join(rows.FeatureRow.model_fields)}, ingested_time)",
+    ),
     Table(
         "rejected",
         "v_rejected",
@@ -241,7 +254,9 @@ def statement(table: Table, query: SpanQuery, grant: Grant, media_type: str) -> 
         conditions += _after(table, query, parameters)
     direction = "ASC" if query.order is Order.ASC else "DESC"
     ordering = ", ".join(f"{name} {direction}" for name in (table.time, *(name for name, _ in table.key)))
-    columns = ", ".join(_AS_TEXT.get(name, name) for name in table.columns)
+    columns = ", ".join(
+        [*(_AS_TEXT.get(name, name) for name in table.columns), *([table.more] if table.more else [])]
+    )
     where = " AND ".join(conditions)
     sql = f"SELECT {columns} FROM {table.view} WHERE {where} ORDER BY {ordering} LIMIT {{rows:UInt32}}"  # noqa: S608
     return Statement(sql, parameters)
@@ -262,16 +277,16 @@ def page_of(table: Table, query: SpanQuery, found: pa.Table) -> tuple[pa.Table, 
 def _typed(table: Table, found: pa.Table) -> pa.Table:
     """Name numbers and text as the description has them; ClickHouse has no type for yes and no in its views."""
     columns = []
-    for name, field in table.row.model_fields.items():
-        column = found.column(name)
-        if field.annotation is bool:
+    for name in found.column_names:
+        column, field = found.column(name), table.row.model_fields.get(name)
+        if field is not None and field.annotation is bool:
             column = column.cast(pa.bool_())
         elif pa.types.is_dictionary(column.type):
             column = column.cast(pa.string())
         elif pa.types.is_timestamp(column.type):
             column = column.cast(pa.timestamp("ns", "UTC"))
         columns.append(column)
-    return pa.table(columns, names=list(table.columns))
+    return pa.table(columns, names=found.column_names)
 
 
 def _question(table: Table, query: SpanQuery) -> Sequence[Any]:

@@ -17,6 +17,7 @@ import pyarrow as pa
 from clickhouse_driver import Client, errors
 from clickhouse_driver.util.helpers import parse_url
 
+from exporters.clickhouse.sparse import mend_sparse_columns
 from exporters.rest.problems import BAD_PARAMETER, BUSY, NOT_FOUND, TIMEOUT, TOO_MUCH, UNAVAILABLE, Problem
 from stream.errors import SettingsError
 
@@ -64,6 +65,7 @@ class Warehouse:
             host, options = parse_url(url)
         except ValueError as error:
             raise SettingsError(f"setting 'clickhouse' is not a ClickHouse URL: {error}") from None
+        mend_sparse_columns()
         self._where = f"ClickHouse at {host}:{options.get('port', 9000)}"
         self._make = functools.partial(_Connection, host, options, timeout_s)
         self._idle: list[_Connection] = []

@@ -13,9 +13,11 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from agents.metrics import LaneMetrics
+from exporters.archive.metrics import ArchiveMetrics
 from exporters.feed_metrics import FeedMetrics
 from exporters.metrics import IntakeMetrics, SinkMetrics
 from exporters.outcome_board import OutcomeBoard
+from exporters.rest.telemetry import ApiMetrics
 from models.feature_drift import FeatureDrift
 from models.registry import Registry
 from models.rollback import Guard
@@ -63,7 +65,10 @@ def exported() -> set[str]:
     registries = [
         Delivery(load_settings(environ={}).settings, "127.0.0.1:9092", "source", asyncio.Event()).registry
     ]
-    for owner in (lambda registry: Tally(registry, []), LaneMetrics, IntakeMetrics, SinkMetrics, FeedMetrics):
+    for owner in (
+        *(lambda registry: Tally(registry, []), LaneMetrics, IntakeMetrics, SinkMetrics, FeedMetrics),
+        *(ArchiveMetrics, ApiMetrics),
+    ):
         registries.append(CollectorRegistry())
         owner(registries[-1])
     guard = Guard(Registry("none"), "", Path("none"), (), 1, 0.5)

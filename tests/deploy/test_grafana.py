@@ -1,6 +1,8 @@
 import json
 import re
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,12 +23,18 @@ _MACROS = {
     r"\$__timeFilter\((\w+)\)": r"\1 >= now() - INTERVAL 1 HOUR AND \1 <= now() + INTERVAL 1 SECOND",
     r"\$__timeInterval\((\w+)\)": r"toStartOfInterval(toDateTime(\1), INTERVAL 5 second)",
     r"\$\{symbol\}": "AIG",
+    r"\$__fromTime": "(now() - INTERVAL 1 HOUR)",
+    r"\$__toTime": "now()",
+    r"\$disk_usd": "0.1",
 }
 
 
-@pytest.fixture(scope="session")
-def dashboard(root: Path) -> Dashboard:
-    parsed: Dashboard = json.loads((root / "deploy/grafana/dashboards/tickloom.json").read_text("utf-8"))
+NAMES = ("cost", "engine", "feed", "models", "quality", "trading")
+
+
+@pytest.fixture(params=NAMES)
+def dashboard(root: Path, request: pytest.FixtureRequest) -> Dashboard:
+    parsed: Dashboard = json.loads((root / f"deploy/grafana/dashboards/{request.param}.json").read_text("utf-8"))
     return parsed
 
 
@@ -42,11 +50,22 @@ def targets(dashboard: Dashboard) -> Iterator[dict[str, Any]]:
         yield from panel.get("targets", [])
 
 
+def test_the_dashboards_are_what_the_script_makes(root: Path, tmp_path: Path) -> None:
+    folder = root / "deploy/grafana"
+    shutil.copytree(folder, tmp_path / "grafana", ignore=shutil.ignore_patterns("dashboards"))
+    subprocess.run([sys.executable, tmp_path / "grafana/make.py"], check=True, capture_output=True)
+    made = {path.name: path.read_text("utf-8") for path in (tmp_path / "grafana/dashboards").iterdir()}
+    there = {path.name: path.read_text("utf-8") for path in (folder / "dashboards").iterdir()}
+    assert made == there, "run: python3 deploy/grafana/make.py"
+    assert sorted(there) == [f"{name}.json" for name in NAMES]
+
+
 def test_every_panel_asks_a_data_source_that_is_provisioned(
     dashboard: Dashboard, sources: dict[str, dict[str, Any]]
 ) -> None:
     asked = {(target["datasource"]["uid"], target["datasource"]["type"]) for target in targets(dashboard)}
-    assert asked == {(uid, source["type"]) for uid, source in sources.items()}
+    assert asked
+    assert asked <= {(uid, source["type"]) for uid, source in sources.items()}
 
 
 def test_the_data_sources_are_services_of_the_compose_file(
@@ -75,12 +94,15 @@ def test_the_panels_use_what_the_roles_export(
     assert used
     assert used - exported == set()
     outcomes = {one for some in re.findall(r'outcome!?=~?"([^"]+)"', expressions) for one in some.split("|")}
-    assert outcomes - tick_outcomes - {"applied"} == set()
+    assert outcomes - tick_outcomes - {"applied", "lost_to_retention"} == set()
 
 
 def test_prometheus_understands_every_panel(dashboard: Dashboard, tmp_path: Path, tool: Callable[..., str]) -> None:
     rules = [
-        {"record": f"panel:{index}", "expr": target["expr"].replace("$__rate_interval", "1m")}
+        {
+            "record": f"panel:{index}",
+            "expr": re.sub(r"\$\w+_usd", "1", target["expr"].replace("$__rate_interval", "1m")),
+        }
         for index, target in enumerate(targets(dashboard))
         if "expr" in target
     ]
@@ -96,8 +118,7 @@ def test_clickhouse_understands_every_panel(
     dashboard: Dashboard, clickhouse: EmbeddedClickHouse, fresh_name: Callable[[str], str]
 ) -> None:
     queries = [target["rawSql"] for target in targets(dashboard) if "rawSql" in target]
-    queries += [variable["query"] for variable in dashboard["templating"]["list"]]
-    assert len(queries) > 1
+    queries += [variable["query"] for variable in dashboard["templating"]["list"] if variable["type"] == "query"]
     with Client.from_url(clickhouse.url) as client:
         database = fresh_name("grafana")
         client.execute(f"CREATE DATABASE {database}")
@@ -107,7 +128,7 @@ def test_clickhouse_understands_every_panel(
             "INSERT INTO predictions (symbol, seq, event_time, recv_time) VALUES ('AIG', 1, now64(9), now64(9))"
         )
         for query in queries:
-            assert len(client.execute(without_macros(query))) == 1, query
+            client.execute(without_macros(query))
 
 
 def without_macros(query: str) -> str:
@@ -129,6 +150,5 @@ def test_no_two_panels_overlap(dashboard: Dashboard) -> None:
 def test_the_stages_are_those_of_the_gateway(dashboard: Dashboard) -> None:
     expressions = " ".join(target.get("expr", "") for target in targets(dashboard))
     named = set(re.findall(r'job="gateway", stage="(\w+)"', expressions))
-    assert named
     assert named == set(re.findall(r'stage="(\w+)"', expressions))
     assert named <= set(FeedMetrics(CollectorRegistry()).stages.stages)

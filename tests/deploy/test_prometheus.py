@@ -28,7 +28,7 @@ def promtool(tool: Callable[..., str], root: Path) -> Callable[..., None]:
 @pytest.fixture(scope="session")
 def alerts(root: Path) -> list[dict[str, Any]]:
     groups = yaml.safe_load((root / "deploy/prometheus/alerts.yml").read_text("utf-8"))["groups"]
-    return [rule for group in groups for rule in group["rules"]]
+    return [rule for group in groups for rule in group["rules"] if "alert" in rule]
 
 
 def test_promtool_accepts_configuration_and_rules(promtool: Callable[..., None]) -> None:
@@ -67,7 +67,17 @@ def test_the_rules_name_stages_that_a_worker_has(alerts: list[dict[str, Any]]) -
 
 def test_prometheus_asks_every_role_of_the_compose_file(roles: dict[str, dict[str, Any]], root: Path) -> None:
     jobs = yaml.safe_load((root / "deploy/prometheus/prometheus.yml").read_text("utf-8"))["scrape_configs"]
-    assert {job["job_name"] for job in jobs} == set(roles) - {"topics"}
-    for job in jobs:
+    ours = [job for job in jobs if job["job_name"] != "clickhouse"]
+    assert {job["job_name"] for job in ours} == set(roles) - {"topics"}
+    for job in ours:
         assert job["dns_sd_configs"][0]["names"] == [job["job_name"]]
         assert job["dns_sd_configs"][0]["port"] == 9100
+
+
+def test_prometheus_asks_clickhouse_where_it_answers(root: Path) -> None:
+    jobs = yaml.safe_load((root / "deploy/prometheus/prometheus.yml").read_text("utf-8"))["scrape_configs"]
+    port = re.search(r"<port>(\d+)</port>", (root / "deploy/clickhouse/server.xml").read_text("utf-8"))
+    assert port is not None
+    assert [job["static_configs"] for job in jobs if job["job_name"] == "clickhouse"] == [
+        [{"targets": [f"clickhouse:{port[1]}"]}]
+    ]

@@ -105,6 +105,8 @@ def test_settings_are_shown_with_their_origin_and_without_secrets() -> None:
         (["train", "--out", "m.onnx", "--features", "f", "--kafka-days", "1"], {}, 2, "right would be at most one"),
         (["train", "--out", "m.onnx", "--kafka-days", "-1"], {}, 2, "right would be above 0"),
         (["train", "--out", "m.onnx", "--kafka-days", "1"], {}, 2, "TICKLOOM_KAFKA"),
+        (["train", "--out", "m.onnx", "--clickhouse-days", "0"], {}, 2, "--clickhouse-days is 0.0; right would be"),
+        (["train", "--out", "m.onnx", "--clickhouse-days", "1"], {}, 2, "TICKLOOM_CLICKHOUSE"),
         (["train", "--out", "m.onnx", "--take", "rsi_99"], {}, 2, "rsi_99"),
         (["models", "evaluate", ".", "--out", "o", "--take", "-*"], {}, 2, "leaves no feature"),
         (["train", "--out", "m.onnx", "--settings", "/nowhere.json"], {}, 2, "/nowhere.json: No such file"),

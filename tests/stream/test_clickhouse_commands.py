@@ -30,7 +30,7 @@ def test_the_schema_is_made_once_and_an_empty_table_has_no_size(
     assert {"predictions", "ticks", "bars_1s", "rejected", "stage_latency", "dead_letters"} <= tables.keys()
     assert tables["ticks"]["rows"] == 0
     assert tables["ticks"]["bytes_per_row"] is None
-    assert "predictions" in call("tables", "--clickhouse", url)
+    assert "epochs" in call("tables", "--clickhouse", url)
     assert call("recompute", "2024-02-28", "2024-02-29", "--clickhouse", url) == (
         "computed bars and latencies of 0 symbols\n"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from stream.running import RUN_FILE, beside_demo, run_file, running_demo
+from stream.running import RUN_FILE, beside_demo, feed_url, run_file, running_demo
 from stream.settings import Settings
 
 ADDRESSES = {
@@ -32,8 +32,10 @@ def test_what_runs_is_found_and_what_has_ended_is_not(tmp_path: Path) -> None:
         assert found.kafka == ADDRESSES["kafka"]
         for name in ("clickhouse", "clickhouse_analyst", "redis"):
             assert getattr(found, name).get_secret_value() == ADDRESSES[name]
+        assert feed_url(found) == ADDRESSES["feed"]
     assert running_demo(tmp_path) is None
     assert beside_demo(Settings(data_dir=tmp_path)) == Settings(data_dir=tmp_path)
+    assert feed_url(Settings(data_dir=tmp_path)) == "ws://127.0.0.1:8765/feed"
 
 
 def test_the_file_of_a_killed_demo_counts_for_nothing(tmp_path: Path) -> None:

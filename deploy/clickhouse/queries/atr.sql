@@ -6,6 +6,7 @@
 -- Parameters:
 --   {symbol:String} = SIM.ALPHA: the symbol
 --   {minutes:UInt32} = 1: length of a bar
+--   {kind:String} = trade: bars of trade prices; quote: of the mids of quotes
 --   {period:UInt32} = 14: of the average
 --   {from:DateTime64(9, 'UTC')} = 1970-01-01 00:00:00: from this event time on, UTC
 --   {to:DateTime64(9, 'UTC')} = 2200-01-01 00:00:00: before this event time, UTC
@@ -21,14 +22,27 @@ WITH
     bars AS
     (
         SELECT
-            toStartOfInterval(b.bar_time, toIntervalMinute({minutes:UInt32})) AS time,
-            max(b.high) AS high,
-            min(b.low) AS low,
-            argMax(b.close, b.bar_time) AS close
-        FROM v_bars_1m AS b
-        WHERE b.symbol = {symbol:String}
-            AND b.bar_time >= {from:DateTime64(9, 'UTC')}
-            AND b.bar_time < {to:DateTime64(9, 'UTC')}
+            time,
+            max(price) AS high,
+            min(price) AS low,
+            argMax(price, place) AS close
+        FROM
+        (
+            SELECT
+                toStartOfInterval(t.event_time, toIntervalMinute({minutes:UInt32})) AS time,
+                if(t.kind = 'trade', t.price, 0.5 * (t.bid + t.ask)) AS price,
+                (t.event_time, t.source_seq) AS place
+            FROM v_ticks AS t
+            WHERE t.symbol = {symbol:String}
+                AND t.event_time >= {from:DateTime64(9, 'UTC')}
+                AND t.event_time < {to:DateTime64(9, 'UTC')}
+                AND t.kind = {kind:String}
+                AND (epoch, source_offset, source_index) NOT IN
+                (
+                    SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
+                )
+        )
+        WHERE isFinite(price)
         GROUP BY time
     ),
     ranges AS

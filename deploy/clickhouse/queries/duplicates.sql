@@ -4,7 +4,7 @@
 --
 -- Section: Data quality
 -- Parameters:
---   {symbols:String} = %: pattern of the symbols; % is any
+--   {symbol:String} = SIM.ALPHA: the symbol
 --   {from:DateTime64(9, 'UTC')} = 1970-01-01 00:00:00: from this event time on, UTC
 --   {to:DateTime64(9, 'UTC')} = 2200-01-01 00:00:00: before this event time, UTC
 -- Columns:
@@ -26,14 +26,14 @@ FROM
 (
     SELECT 'predictions' AS what, t.symbol AS symbol, count() AS stored
     FROM predictions AS t
-    WHERE t.symbol LIKE {symbols:String}
+    WHERE t.symbol = {symbol:String}
         AND t.event_time >= {from:DateTime64(9, 'UTC')}
         AND t.event_time < {to:DateTime64(9, 'UTC')}
     GROUP BY symbol
     UNION ALL
     SELECT 'outcomes' AS what, t.symbol AS symbol, count() AS stored
     FROM outcomes AS t
-    WHERE t.symbol LIKE {symbols:String}
+    WHERE t.symbol = {symbol:String}
         AND t.event_time >= {from:DateTime64(9, 'UTC')}
         AND t.event_time < {to:DateTime64(9, 'UTC')}
     GROUP BY symbol
@@ -46,7 +46,7 @@ INNER JOIN
         count() AS shown,
         shown - uniqExact(v.model, v.seq, v.event_time) AS shown_twice
     FROM v_predictions AS v
-    WHERE v.symbol LIKE {symbols:String}
+    WHERE v.symbol = {symbol:String}
         AND v.event_time >= {from:DateTime64(9, 'UTC')}
         AND v.event_time < {to:DateTime64(9, 'UTC')}
     GROUP BY symbol
@@ -57,7 +57,7 @@ INNER JOIN
         count() AS shown,
         shown - uniqExact(v.model, v.seq, v.event_time) AS shown_twice
     FROM v_outcomes AS v
-    WHERE v.symbol LIKE {symbols:String}
+    WHERE v.symbol = {symbol:String}
         AND v.event_time >= {from:DateTime64(9, 'UTC')}
         AND v.event_time < {to:DateTime64(9, 'UTC')}
     GROUP BY symbol

@@ -1,4 +1,4 @@
--- OHLCV bars of any length
+-- OHLCV bars of trades
 --
 -- What were open, high, low, close, volume and VWAP in each interval?
 --
@@ -19,17 +19,22 @@
 --   vwap: price of the average unit traded; NaN where no size was
 -- Notes: an interval without a trade has no row
 SELECT
-    toStartOfInterval(b.bar_time, toIntervalSecond({seconds:UInt32})) AS time,
-    argMin(b.open, b.bar_time) AS open,
-    max(b.high) AS high,
-    min(b.low) AS low,
-    argMax(b.close, b.bar_time) AS close,
-    sum(b.volume) AS volume,
-    sum(b.trades) AS trades,
-    sum(b.notional) / sum(b.volume) AS vwap
-FROM v_bars_1s AS b
-WHERE b.symbol = {symbol:String}
-    AND b.bar_time >= {from:DateTime64(9, 'UTC')}
-    AND b.bar_time < {to:DateTime64(9, 'UTC')}
+    toStartOfInterval(t.event_time, toIntervalSecond({seconds:UInt32})) AS time,
+    argMin(t.price, (t.event_time, t.source_seq)) AS open,
+    max(t.price) AS high,
+    min(t.price) AS low,
+    argMax(t.price, (t.event_time, t.source_seq)) AS close,
+    sum(t.size) AS volume,
+    count() AS trades,
+    sum(t.price * t.size) / volume AS vwap
+FROM v_ticks AS t
+WHERE t.symbol = {symbol:String}
+    AND t.event_time >= {from:DateTime64(9, 'UTC')}
+    AND t.event_time < {to:DateTime64(9, 'UTC')}
+    AND t.kind = 'trade'
+    AND (epoch, source_offset, source_index) NOT IN
+    (
+        SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
+    )
 GROUP BY time
 ORDER BY time

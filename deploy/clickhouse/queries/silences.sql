@@ -27,6 +27,7 @@ FROM
     WHERE symbol = {symbol:String}
         AND event_time >= {from:DateTime64(9, 'UTC')}
         AND event_time < {to:DateTime64(9, 'UTC')}
+        AND kind IN ('trade', 'quote')
         AND (epoch, source_offset, source_index) NOT IN
         (
             SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}

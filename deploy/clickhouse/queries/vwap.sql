@@ -19,14 +19,19 @@
 WITH bars AS
 (
     SELECT
-        toStartOfInterval(b.bar_time, toIntervalMinute({minutes:UInt32})) AS time,
-        argMax(b.close, b.bar_time) AS close,
-        sum(b.volume) AS volume,
-        sum(b.notional) AS notional
-    FROM v_bars_1m AS b
-    WHERE b.symbol = {symbol:String}
-        AND b.bar_time >= {from:DateTime64(9, 'UTC')}
-        AND b.bar_time < {to:DateTime64(9, 'UTC')}
+        toStartOfInterval(t.event_time, toIntervalMinute({minutes:UInt32})) AS time,
+        argMax(t.price, (t.event_time, t.source_seq)) AS close,
+        sum(t.size) AS volume,
+        sum(t.price * t.size) AS notional
+    FROM v_ticks AS t
+    WHERE t.symbol = {symbol:String}
+        AND t.event_time >= {from:DateTime64(9, 'UTC')}
+        AND t.event_time < {to:DateTime64(9, 'UTC')}
+        AND t.kind = 'trade'
+        AND (epoch, source_offset, source_index) NOT IN
+        (
+            SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
+        )
     GROUP BY time
 )
 SELECT

@@ -1,9 +1,13 @@
 """The query book is read as it is written, and what is not whole is refused with what is missing."""
 
+import tomllib
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from exporters.clickhouse import book
 from exporters.clickhouse.book import SECTIONS, Parameter, parse, queries, query
 from stream.errors import InvariantError, SettingsError
 
@@ -69,13 +73,22 @@ def test_what_is_not_given_has_its_default_and_what_is_unknown_is_refused() -> N
 
 
 def test_the_book_answers_what_analysts_ask_in_every_section() -> None:
-    book = queries()
-    assert len(book) >= 45
-    assert [section for section in SECTIONS if section in {each.section for each in book}] == list(SECTIONS)
-    assert len({each.title for each in book}) == len(book)
+    found = queries()
+    assert len(found) >= 45
+    assert [section for section in SECTIONS if section in {each.section for each in found}] == list(SECTIONS)
+    assert len({each.title for each in found}) == len(found)
 
 
 def test_a_query_is_found_by_name_and_a_wrong_name_is_told_what_is_near() -> None:
     assert query("ohlcv").section == "Prices"
     with pytest.raises(SettingsError, match="it has ohlcv"):
         query("ohlvc")
+
+
+def test_an_installed_tickloom_has_the_files_where_the_book_looks_for_them() -> None:
+    root = Path(__file__).resolve().parents[3]
+    with (root / "pyproject.toml").open("rb") as file:
+        included = tomllib.load(file)["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included["deploy/clickhouse/queries"] == book._INSTALLED.relative_to(root).as_posix()
+    assert root / "deploy/clickhouse/queries" == book._IN_REPOSITORY
+    assert "COPY deploy/clickhouse/queries ./deploy/clickhouse/queries" in (root / "Dockerfile").read_text("utf-8")

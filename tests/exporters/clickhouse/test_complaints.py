@@ -10,8 +10,8 @@ from exporters.clickhouse.complaints import explained
     [
         (
             62,
-            "DB::Exception: Syntax error: failed at position 8 (FROMM) (line 1, col 8): FROMM x. Expected one of: FROM. "
-            "Stack trace: 0. ? @ 0x1",
+            "DB::Exception: Syntax error: failed at position 8 (FROMM) (line 1, col 8): FROMM x. Expected one of: "
+            "FROM. Stack trace: 0. ? @ 0x1",
             "SELECT FROMM x",
             "Syntax error (code 62)\n  SELECT FROMM x\n         ^",
         ),

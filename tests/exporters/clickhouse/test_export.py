@@ -112,6 +112,7 @@ async def run_until_all_is_there(exporter: Exporter, url: str, day: MarketDay, e
     assert await exporter.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.timeout(600)
 async def test_every_table_and_view_is_that_of_an_undisturbed_run(
     broker: str, own: EmbeddedClickHouse, fresh_name: Any, shared_data: Path, eventually: Any
 ) -> None:

@@ -351,7 +351,7 @@ def test_it_is_there_at_once_without_the_engine() -> None:
         "pandas",
         "clickhouse_driver",
     )
-    ours = ("exporters.gateway", "exporters.feed_session", "exporters.feed_client", "stream.settings")
+    ours = ("exporters.gateway", "exporters.feed_session", "exporters.feed_client", "exporters.feed_tail")
     script = f"import exporters.client, sys\nprint(*(name for name in {heavy + ours!r} if name in sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.split() == []

@@ -15,12 +15,30 @@ from browser import Browser, Tab
 from feed_driver import Running, Start
 from pydantic import SecretStr
 
+from exporters.batch import Batch
+from exporters.clickhouse.predictions import PredictionSink
+from exporters.clickhouse.sink import ClickHouseSink
 from exporters.rest.server import run_api
+from stream.embedded.clickhouse import EmbeddedClickHouse
 from stream.embedded.kafka import EmbeddedKafka
-from stream.records import REJECTED, Reject, TickKind, empty_ticks, encode_block
+from stream.records import OUTCOME, REJECTED, Records, Reject, TickKind, empty_ticks, encode_block
 from stream.settings import Settings
 
 PAGE = Path(__file__).resolve().parents[3] / "exporters" / "page"
+# How many pixels of the chart have each colour; false while one has hardly any.
+PAINTED = """(() => {
+  const wanted = WANTED, found = {};
+  for (const canvas of document.querySelectorAll("#chart canvas")) {
+    if (!canvas.width || !canvas.height) continue;
+    const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+    for (let i = 0; i < data.length; i += 4) {
+      for (const [name, [r, g, b]] of Object.entries(wanted)) {
+        if (data[i] === r && data[i + 1] === g && data[i + 2] === b) found[name] = (found[name] ?? 0) + 1;
+      }
+    }
+  }
+  return Object.keys(wanted).every((name) => found[name] > 30) && found;
+})()"""
 SYMBOLS = [f"SIM.{number:03d}" for number in range(200)]
 
 
@@ -92,7 +110,9 @@ def market(publish: Any, make_rows: Any) -> Any:
 
 def ours(tab: Tab) -> list[str]:
     """Complaints that are not of this API's having no servers behind it: the browser tells of every 4xx and 5xx."""
-    return [line for line in tab.complaints if "/v1/" not in line and not line.startswith("WebSocket connection")]
+    # The latter is of these tests' looking at pixels.
+    others = ("WebSocket connection", "Canvas2D: Multiple readback")
+    return [line for line in tab.complaints if "/v1/" not in line and not line.startswith(others)]
 
 
 async def test_a_trader_sees_live_predictions_a_chart_and_how_all_is(
@@ -130,18 +150,91 @@ async def test_markers_stand_on_the_chart_where_calls_were(browser: Browser, pag
     async with browser.tab(page_url) as tab:
         await tab.eventually("document.querySelector('#q-symbol').textContent === 'AIG'")
         await some.run(3)
-        found = await tab.eventually("""(() => {
-          const want = { up: [86, 180, 233], down: [230, 159, 0], open: [201, 211, 224] }, found = {};
-          for (const canvas of document.querySelectorAll("#chart canvas")) {
-            if (!canvas.width || !canvas.height) continue;
-            const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
-            for (let i = 0; i < data.length; i += 4) for (const [name, [r, g, b]] of Object.entries(want))
-              if (data[i] === r && data[i + 1] === g && data[i + 2] === b && data[i + 3] === 255)
-                found[name] = (found[name] ?? 0) + 1;
-          }
-          return found.open > 30 && (found.up ?? 0) + (found.down ?? 0) > 30 && found;
-        })()""")
-        assert found["open"] > 30
+        await tab.eventually(PAINTED.replace("WANTED", "{ open: [201, 211, 224] }"))
+
+
+SETTLED = 200
+
+
+class NoTicks:
+    """Knows no tick: bars without trades."""
+
+    async def find(self, rows: Records) -> Records:
+        return empty_ticks(len(rows))
+
+    async def close(self) -> None:
+        """Nothing is open."""
+
+
+async def stored(url: str, symbol: str, make_rows: Any) -> tuple[Records, Records]:
+    """Two minutes of predictions every half second, the newest now, and what became of the older ones."""
+    rows = make_rows([symbol], 240)
+    rows["event_ns"] = rows["published_ns"] = time.time_ns() - (240 - np.arange(240)) * 500_000_000
+    rows["ref_price"] = 100 + np.round(np.sin(np.arange(240) / 9), 2)
+    rows["p_up"] = np.where(np.arange(240) % 8 < 4, 0.6, 0.1)
+    rows["p_down"] = 0.8 - rows["p_up"]
+    known = rows[:SETTLED]
+    outcomes = np.zeros(len(known), OUTCOME)
+    for name in ("symbol", "seq", "model_id", "event_ns", "ref_price", "p_down", "p_flat", "p_up", "horizon_ns"):
+        outcomes[name] = known[name]
+    outcomes["from_ns"], outcomes["resolved_ns"] = known["event_ns"], known["event_ns"] + 1_000_000_000
+    outcomes["realised"] = np.arange(SETTLED) // 8 % 3  # down, flat and up, two calls of each side in each
+    outcomes["return_bps"] = outcomes["realised"].astype(float) * 3 - 3
+    sink = PredictionSink(url, NoTicks())
+    await sink.write(Batch(rows, ((0, 1, 2),), "one"))
+    await sink.settle()
+    await sink.close()
+    plain = ClickHouseSink(url)
+    await plain.write(Batch(outcomes, ((0, 1, 2),), "one"))
+    await plain.close()
+    return rows, outcomes
+
+
+async def test_history_comes_from_the_api_with_what_became_of_calls(
+    browser: Browser,
+    gateway: Running,
+    serve_page: Any,
+    publish: Any,
+    make_rows: Any,
+    clickhouse: EmbeddedClickHouse,
+    fresh_name: Any,
+) -> None:
+    url = clickhouse.url.rsplit("/", 1)[0] + f"/{fresh_name('page')}"
+    rows, outcomes = await stored(url, "AIG", make_rows)
+    await publish(rows[-1:])
+    second = rows["event_ns"] // 1_000_000_000
+    called = ("down", "flat", "up")
+    hits = misses = 0
+    for start in np.unique(second[:SETTLED]).tolist():
+        of_bar = np.flatnonzero(second[:SETTLED] == start)
+        clearest = of_bar[np.argmax(np.maximum(outcomes["p_up"], outcomes["p_down"])[of_bar])]
+        side = "up" if outcomes["p_up"][clearest] > outcomes["p_down"][clearest] else "down"
+        came = called[outcomes["realised"][clearest]]
+        hits += side == came
+        misses += came not in ("flat", side)
+    async with browser.tab(await serve_page(gateway.where.feed, clickhouse=SecretStr(url)), 1600, 1000) as tab:
+        score = await tab.eventually(
+            "/moved/.test(document.querySelector('#calls-score').textContent) && "
+            "document.querySelector('#calls-score').textContent"
+        )
+        assert score.startswith(f"{hits} of {hits + misses} that moved")
+        told = await tab.run("return document.querySelector('#chart').ariaLabel")
+        assert told.endswith(f"the clearest calls: {hits} right, {misses} wrong")
+        text = await tab.run("return document.querySelector('#calls').innerText")
+        assert "\u2713 hit" in text
+        assert "\u2715 miss" in text
+        # Each kind of marker is painted, in its colour.
+        await tab.eventually(PAINTED.replace("WANTED", "{ hit: [127, 209, 174], miss: [255, 107, 107] }"))
+        assert not await tab.run("return document.querySelector('#chart-trouble').checkVisibility()")
+        asked = "/v1/queries/predictions_by_bar?symbol=AIG&seconds=1"
+        said = (await tab.run(f"return (await fetch('{asked}')).json()"))["data"]
+        last = [np.flatnonzero(second == start)[-1] for start in np.unique(second)]
+        assert [row["p_up"] for row in said] == pytest.approx(rows["p_up"][last].tolist())
+        assert [row["p_down"] for row in said] == pytest.approx(rows["p_down"][last].tolist())
+        assert sum(row["predictions"] for row in said) == len(rows)
+        await tab.press("2")
+        await tab.eventually("document.querySelector('#chart').ariaLabel.startsWith('AIG, bars of 1m')")
+        assert ours(tab) == []
 
 
 async def test_keys_choose_filter_sort_freeze_and_help(browser: Browser, page_url: str, market: Any) -> None:

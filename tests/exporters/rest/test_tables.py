@@ -111,6 +111,20 @@ def test_ticks_are_those_that_were_sent(api: Any, ticks: Records) -> None:
     assert {row["bid"] for row in got} == {None}, "what a trade does not have is null"
 
 
+def test_features_have_a_number_for_each_name(api: Any, database: Client) -> None:
+    event = "fromUnixTimestamp64Nano(1381132800000000000 + toInt64(number), 'UTC')"
+    insert = (
+        "INSERT INTO features (symbol, event_time, seq, rsi_14, published_time, ingested_time) "  # noqa: S608
+        f"SELECT 'AIG', {event}, number, number / 2, now(), now() FROM numbers(1, 5)"
+    )
+    database.execute(insert)
+    got = api.pages("/v1/features?symbol=AIG&limit=2")
+    assert [row["seq"] for row in got] == [1, 2, 3, 4, 5]
+    assert [row["rsi_14"] for row in got] == [0.5, 1.0, 1.5, 2.0, 2.5]
+    assert {row["macd_bps"] for row in got} == {None}, "a feature that there was not"
+    assert "ingested_time" not in got[0]
+
+
 @pytest.mark.parametrize("length", ["1s", "1m", "1h"])
 def test_bars_are_those_of_the_view(api: Any, database: Client, length: str) -> None:
     got = api.pages(f"/v1/bars/{length}?symbol=AIG&limit=300")

@@ -1,7 +1,9 @@
 import asyncio
+import shutil
 import time
 import uuid
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,9 +11,12 @@ from clickhouse_driver import Client
 
 from exporters.rest.problems import BAD_PARAMETER, BUSY, NOT_FOUND, TIMEOUT, TOO_MUCH, UNAVAILABLE, Problem
 from exporters.rest.warehouse import Warehouse
+from stream.embedded.clickhouse import EmbeddedClickHouse
 from stream.embedded.ports import free_port
 from stream.errors import SettingsError
 from stream.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[3]
 
 
 @pytest.fixture
@@ -91,6 +96,22 @@ async def test_what_the_server_refuses_is_told_as_what_it_is(filled: Settings, s
     assert refused.value.kind is kind, refused.value
     assert await warehouse.ask("SELECT 1 AS n", {}, lambda found: found.num_rows) == 1, "the next one is answered"
     await warehouse.close()
+
+
+async def test_a_user_who_may_only_read_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = EmbeddedClickHouse(tmp_path)
+    (server.home / "users.d").mkdir(parents=True)
+    shutil.copy(ROOT / "deploy" / "clickhouse" / "analyst.xml", server.home / "users.d")
+    monkeypatch.setenv("CLICKHOUSE_ANALYST_PASSWORD", "right")
+    with server:
+        with Client.from_url(server.url) as owner:
+            owner.execute("CREATE DATABASE tickloom")
+            owner.execute("CREATE TABLE tickloom.t ENGINE = MergeTree ORDER BY n AS SELECT 7 AS n")
+        url = f"clickhouse://analyst:right@127.0.0.1:{server.port}/tickloom"
+        warehouse = Warehouse(url, connections=1, timeout_s=100)
+        asked = "SELECT n FROM t WHERE n = {n:UInt8}"
+        assert await warehouse.ask(asked, {"n": 7}, lambda found: found["n"].to_pylist(), most_rows=5) == [7]
+        await warehouse.close()
 
 
 async def test_a_server_that_is_away_is_told_and_found_again() -> None:
