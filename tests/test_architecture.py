@@ -20,6 +20,7 @@ ROOT_FILES = (
     "stream/api_commands.py",
     "stream/inspection.py",
     "stream/analyst_commands.py",
+    "stream/archive_commands.py",
     "stream/listen_command.py",
     "stream/listen_view.py",
     "stream/model_commands.py",
