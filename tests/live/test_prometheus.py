@@ -76,6 +76,7 @@ async def test_panels_and_alerts_find_what_a_running_engine_exports(engine: Any,
 
 
 async def _start_every_role(engine: Any, tmp_path: Path) -> None:
+    engine.settings = engine.settings.model_copy(update={"archive_every_s": 2.0})
     await engine.start("worker", "worker", "--name", "worker")
     await engine.start_ways_out()
     await engine.start("outcomes", "outcomes", ready=False)
