@@ -157,7 +157,7 @@ class _Case:
             try:
                 found = self._tables.prediction(self._seq, epoch)
                 looked.append("ClickHouse")
-            except ServerError as error:
+            except (ServerError, QueryRefused) as error:
                 logger.warning("%s; going on without ClickHouse", error)
                 self._tables = None
             if found is not None:

@@ -1,5 +1,6 @@
 """How many sockets may be open that are no clients yet: who opens many and says nothing takes no client's place."""
 
+import functools
 from asyncio import BaseTransport, Transport
 from collections.abc import Callable
 from typing import Any, cast
@@ -21,10 +22,8 @@ class Handshakes:
         """
         self._limit, self._on_refused = limit, on_refused
         self._open: set[ServerConnection] = set()
-
-    def connection(self, *arguments: Any, **options: Any) -> ServerConnection:
-        """Return what `websockets` makes of a socket; one too many is closed before anything is read of it."""
-        return _Connection(self, *arguments, **options)
+        # What `websockets` makes of a socket, and only calls; one too many is closed before anything is read of it.
+        self.connection = cast("type[ServerConnection]", functools.partial(_Connection, self))
 
     def enter(self, connection: ServerConnection) -> bool:
         """Return whether there is room for a socket."""

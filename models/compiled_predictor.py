@@ -124,15 +124,18 @@ def _lay_out(weights: StepWeights, columns: list[int]) -> tuple[Floats, Floats, 
     layout[step_kernel.MEAN] = constants.add(weights.mean)
     layout[step_kernel.INVERSE] = constants.add(weights.inverse)
     layout[step_kernel.HEADS] = constants.add(np.vstack([weights.heads, weights.heads_bias]))
-    layout[step_kernel.SUMS] = scratch.add(np.zeros(stride))
+    layout[step_kernel.SUMS] = scratch.add(np.zeros(step_kernel.TILE * stride))
+    tile_inputs = step_kernel.TILE * _rounded(width, step_kernel.TOGETHER)
+    layout[step_kernel.TILE_INPUTS] = scratch.add(np.zeros(tile_inputs))
     for part in (step_kernel.H_NEW, step_kernel.C_NEW):
         layout[part] = scratch.add(np.zeros(layers * units))
     layout[step_kernel.ANSWER] = scratch.add(np.zeros(4))
     for at, layer in enumerate(weights.layers):
-        inputs = len(layer.kernel)
-        rows = _rounded(inputs + units, step_kernel.TOGETHER)
+        inputs = _rounded(len(layer.kernel), step_kernel.TOGETHER)
+        rows = inputs + _rounded(units, step_kernel.TOGETHER)
         matrix = np.zeros((rows + 1, stride), np.float32)
-        matrix[: inputs + units, : 4 * units] = np.vstack([layer.kernel, layer.recurrent])
+        matrix[: len(layer.kernel), : 4 * units] = layer.kernel
+        matrix[inputs : inputs + units, : 4 * units] = layer.recurrent
         matrix[rows, : 4 * units] = layer.bias
         place = step_kernel.LAYER + at * step_kernel.LAYER_SIZE
         layout[place : place + step_kernel.LAYER_SIZE] = (

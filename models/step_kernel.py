@@ -5,10 +5,11 @@ layer, never along a sum: the order of every sum is the order of its inputs. No 
 is rounded twice) or taken from a maths library, so that the bits are those of the plain numpy loop in
 `tests/models/step_in_numpy.py`, on every CPU.
 
-Measured on one core of Zen 4 for 18 features and 1 x 32 units, weighted sums alone: a row of weights at a time 0.33
-us, two 0.24, four 0.24, eight 0.33 (the running sums are loaded and stored less often, until there are too many
-streams); with weights that do not start at a cache line 0.37 us. Two symbols together, each weight loaded once for
-both: 0.24 us a row, and for 64 units 0.60 instead of 0.99; left out, as bursts of real ticks hold few symbols.
+The inputs of the first layer do not depend on its state. So they are added up for `TILE` rows of the burst at a
+time, while a few rows of weights are at hand: with 80 features all weights are 57 kB, more than the processor's
+first cache holds. What depends on the state follows row by row. The order of each sum is the same.
+
+Rows of weights are added `TOGETHER`: the running sums are loaded and stored less often. Four are best on Zen 4.
 """
 
 from typing import Any, Final
@@ -41,19 +42,23 @@ STRIDE: Final = 3  # 4 x UNITS, rounded up to whole cache lines: the length of a
 MEAN: Final = 4  # in the weights: float32[F]
 INVERSE: Final = 5  # float32[F]
 HEADS: Final = 6  # float32[U + 1, 4], the bias last
-SUMS: Final = 7  # in the scratch: float32[STRIDE]
+SUMS: Final = 7  # in the scratch: float32[TILE, STRIDE]
 H_NEW: Final = 8  # float32[L * U]
 C_NEW: Final = 9  # float32[L * U]
 ANSWER: Final = 10  # float32[4]
-LAYER: Final = 11
+TILE_INPUTS: Final = 11  # float32[TILE, I of the first layer]
+LAYER: Final = 12
 # Of each layer.
-LAYER_INPUTS: Final = 0  # I: features, or units of the layer below
-LAYER_ROWS: Final = 1  # I + U, rounded up to whole `TOGETHER`; the rest is zero
-LAYER_MATRIX: Final = 2  # in the weights: float32[ROWS + 1, STRIDE]: kernel, recurrent kernel, zeros; the bias last
-LAYER_VALUES: Final = 3  # in the scratch: float32[ROWS]: the layer's inputs, its h, zeros
+LAYER_INPUTS: Final = 0  # I: features, or units of the layer below, rounded up to whole `TOGETHER`
+LAYER_ROWS: Final = 1  # I, and U rounded up likewise
+LAYER_MATRIX: Final = 2  # in the weights: float32[ROWS + 1, STRIDE]: kernel, zeros, recurrent kernel, zeros; bias
+LAYER_VALUES: Final = (
+    3  # in the scratch: float32[ROWS]: the layer's inputs (but the first one's), zeros, its h, zeros
+)
 LAYER_SIZE: Final = 4
 
 TOGETHER: Final = 4  # rows of weights that are added up in one pass over the sums
+TILE: Final = 8  # rows of a burst whose inputs are added up side by side
 
 _INFINITY: Final = np.float32(np.inf)
 _FLOATS = types.float32[::1]
@@ -71,6 +76,18 @@ def _add_up(sums: Any, values: Any, matrix: Any) -> None:
         row_a, row_b, row_c, row_d = matrix[k], matrix[k + 1], matrix[k + 2], matrix[k + 3]
         for j in range(len(sums)):
             sums[j] = (((sums[j] + a * row_a[j]) + b * row_b[j]) + c * row_c[j]) + d * row_d[j]
+
+
+@inlined
+def _add_up_tile(sums: Any, values: Any, matrix: Any) -> None:
+    """Do as `_add_up` for each row of ``sums`` and ``values``."""
+    for k in range(0, values.shape[1], TOGETHER):
+        row_a, row_b, row_c, row_d = matrix[k], matrix[k + 1], matrix[k + 2], matrix[k + 3]
+        for i in range(len(sums)):
+            a, b, c, d = values[i, k], values[i, k + 1], values[i, k + 2], values[i, k + 3]
+            own = sums[i]
+            for j in range(len(own)):
+                own[j] = (((own[j] + a * row_a[j]) + b * row_b[j]) + c * row_c[j]) + d * row_d[j]
 
 
 @inlined
@@ -109,20 +126,42 @@ def _all_finite(values: Any) -> Any:
     return finite
 
 
+@inlined
+def _matrix(weights: Any, of_layer: Any, stride: Any) -> Any:
+    rows, start = of_layer[LAYER_ROWS], of_layer[LAYER_MATRIX]
+    return weights[start : start + (rows + 1) * stride].reshape(rows + 1, stride)
+
+
 @compiled
-def _step(feature_row: Any, h: Any, c: Any, out: Any, weights: Any, scratch: Any, layout: Any) -> Any:
-    """Take one row's step; return what is wrong with it. Nothing is written then but the scratch."""
-    layers, units, width, stride = layout[LAYERS], layout[UNITS], layout[WIDTH], layout[STRIDE]
+def _begin(features: Any, sums: Any, weights: Any, scratch: Any, layout: Any) -> Any:
+    """Add up the inputs of up to `TILE` rows; return how many of them are finite, before the first that is not."""
+    width, of_layer = layout[WIDTH], layout[LAYER : LAYER + LAYER_SIZE]
     mean = weights[layout[MEAN] : layout[MEAN] + width]
     inverse = weights[layout[INVERSE] : layout[INVERSE] + width]
-    columns = layout[LAYER + layers * LAYER_SIZE :]
-    below = scratch[layout[LAYER + LAYER_VALUES] :][:width]
-    for k in range(width):
-        value = feature_row[columns[k]]
-        if not abs(value) < _INFINITY:
-            return BAD_FEATURE
-        below[k] = (value - mean[k]) * inverse[k]
-    sums = scratch[layout[SUMS] : layout[SUMS] + stride]
+    columns = layout[LAYER + layout[LAYERS] * LAYER_SIZE :]
+    inputs, start = of_layer[LAYER_INPUTS], layout[TILE_INPUTS]
+    values = scratch[start : start + TILE * inputs].reshape(TILE, inputs)
+    matrix = _matrix(weights, of_layer, layout[STRIDE])
+    count = len(features)
+    for i in range(count):
+        own, row, finite = values[i], features[i], True
+        for k in range(width):
+            value = row[columns[k]]
+            finite &= abs(value) < _INFINITY
+            own[k] = (value - mean[k]) * inverse[k]
+        if not finite:
+            count = i
+            break
+    for i in range(count):
+        sums[i] = matrix[of_layer[LAYER_ROWS]]
+    _add_up_tile(sums[:count], values[:count], matrix)
+    return count
+
+
+@compiled
+def _step(sums: Any, h: Any, c: Any, out: Any, weights: Any, scratch: Any, layout: Any) -> Any:
+    """Take one row's step from the sums of its inputs; return what is wrong. Then only the scratch is written."""
+    layers, units, stride = layout[LAYERS], layout[UNITS], layout[STRIDE]
     all_h = scratch[layout[H_NEW] : layout[H_NEW] + layers * units]
     all_c = scratch[layout[C_NEW] : layout[C_NEW] + layers * units]
     hidden = all_h[:units]
@@ -130,17 +169,16 @@ def _step(feature_row: Any, h: Any, c: Any, out: Any, weights: Any, scratch: Any
         of_layer = layout[LAYER + layer * LAYER_SIZE : LAYER + (layer + 1) * LAYER_SIZE]
         inputs, rows = of_layer[LAYER_INPUTS], of_layer[LAYER_ROWS]
         values = scratch[of_layer[LAYER_VALUES] : of_layer[LAYER_VALUES] + rows]
-        matrix = weights[of_layer[LAYER_MATRIX] : of_layer[LAYER_MATRIX] + (rows + 1) * stride].reshape(
-            rows + 1, stride
-        )
+        matrix = _matrix(weights, of_layer, stride)
         h_new, c_new = all_h[layer * units : (layer + 1) * units], all_c[layer * units : (layer + 1) * units]
-        if layer > 0:
-            values[:units] = hidden
         for u in range(units):
             values[inputs + u] = h[layer * units + u]
             c_new[u] = c[layer * units + u]
-        sums[:] = matrix[rows]
-        _add_up(sums, values, matrix)
+        if layer > 0:
+            values[:units] = hidden
+            sums[:] = matrix[rows]
+            _add_up(sums, values[:inputs], matrix)
+        _add_up(sums, values[inputs:], matrix[inputs:])
         _advance(sums, c_new, h_new)
         hidden = h_new
     answer = scratch[layout[ANSWER] : layout[ANSWER] + 4]
@@ -191,11 +229,18 @@ def step_rows(
     for i in range(n):
         if rounds[i] < 0 or rounds[i] >= n:
             return BAD_ROUND << KIND_SHIFT | i
-    for i in range(n):
-        row = rows[i]
-        if row < 0 or row >= len(h) or row >= len(c):
-            return BAD_ROW << KIND_SHIFT | i
-        trouble = _step(features[i], h[row], c[row], out[i], weights, scratch, layout)
-        if trouble != FINE:
-            return trouble << KIND_SHIFT | i
+    stride, start = layout[STRIDE], layout[SUMS]
+    sums = scratch[start : start + TILE * stride].reshape(TILE, stride)
+    for first in range(0, n, TILE):
+        stop = min(n, first + TILE)
+        finite = first + _begin(features[first:stop], sums, weights, scratch, layout)
+        for i in range(first, stop):
+            row = rows[i]
+            if row < 0 or row >= len(h) or row >= len(c):
+                return BAD_ROW << KIND_SHIFT | i
+            if i == finite:
+                return BAD_FEATURE << KIND_SHIFT | i
+            trouble = _step(sums[i - first], h[row], c[row], out[i], weights, scratch, layout)
+            if trouble != FINE:
+                return trouble << KIND_SHIFT | i
     return FINE

@@ -13,6 +13,7 @@ from stream.errors import SettingsError
 from stream.logs import set_up_logging
 from stream.roles import run_until_stopped
 from stream.settings import Settings, load_settings
+from stream.topics import FEATURES
 
 archive_cli = typer.Typer()
 _archive = typer.Typer(name="archive", help="Keep topics as Parquet, exactly once, and check what is kept.")
@@ -224,12 +225,23 @@ async def _restore(
             for chain, history in chains:
                 sent += await restore_to_kafka(broker(settings), vault, chain, history, done)
         else:
+            if FEATURES in {chain.topic for chain, _ in chains}:
+                raise SettingsError(
+                    "features go to ClickHouse through Kafka, which knows their names: restore them there, "
+                    f"and run `tickloom export clickhouse`; the others are --topics {','.join(_but_features())}"
+                )
             if settings.clickhouse is None:
                 raise SettingsError("no ClickHouse is configured: set TICKLOOM_CLICKHOUSE or give --clickhouse")
             address = settings.clickhouse.get_secret_value()
             for chain, history in chains:
                 sent += await restore_to_clickhouse(address, vault, chain, history, done)
     return sent
+
+
+def _but_features() -> list[str]:
+    from exporters.archive.columns import TOPICS
+
+    return [topic for topic in TOPICS if topic != FEATURES]
 
 
 def _progress() -> Any:

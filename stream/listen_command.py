@@ -39,6 +39,7 @@ class ChannelChoice(StrEnum):
     MODEL = "model"
     STATUS = "status"
     HALT = "halt"
+    FEATURES = "features"
 
 
 class ModeChoice(StrEnum):

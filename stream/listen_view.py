@@ -31,6 +31,7 @@ _COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
     "ticks": {"kind": "", "price": ",.6g", "size": ",.6g", "bid": ",.6g", "ask": ",.6g", "source_seq": ","},
     "bars": {"open": ",.6g", "high": ",.6g", "low": ",.6g", "close": ",.6g", "ticks": ","},
     "events": {"event": "", "details": ""},
+    "features": {"ref_price": ",.6g", "seq": ",", "values": ""},
 }
 
 

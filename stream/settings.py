@@ -165,6 +165,7 @@ class Settings(BaseModel):
         description="ws[s]://HOST:PORT/feed as browsers reach it; none is the gateway's port",
     )
     api_timeout_s: float = Field(15.0, ge=0.1, le=600, description="an answer takes no longer than this")
+    api_explain_timeout_s: float = Field(120.0, ge=1, le=3600, description="the same, of an explanation")
     api_queries: int = Field(4, ge=1, le=64, description="questions to ClickHouse at a time; others wait")
     api_rate_per_s: float = Field(
         100.0, gt=0, le=1e6, description="requests of a client (a token, else an address) in the long run"

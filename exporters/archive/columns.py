@@ -16,14 +16,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from exporters.feature_intake import FEATURES_RECORD
 from stream.errors import ArchiveError
 from stream.records import MODEL_EVENT, OUTCOME, PREDICTION, REJECTED, TICK, Records, encode_block, join_records
-from stream.topics import MODEL_EVENTS, OUTCOMES, PREDICTIONS, REJECTED_TICKS, TICKS
+from stream.topics import FEATURES, MODEL_EVENTS, OUTCOMES, PREDICTIONS, REJECTED_TICKS, TICKS
 
 RECORDS: Final[dict[str, np.dtype[np.void]]] = {
     TICKS: TICK,
     REJECTED_TICKS: REJECTED,
     PREDICTIONS: PREDICTION,
+    FEATURES: FEATURES_RECORD,
     OUTCOMES: OUTCOME,
     MODEL_EVENTS: MODEL_EVENT,
 }
@@ -138,6 +140,8 @@ def _columns(rows: Records) -> Iterator[tuple[str, Any]]:
         values = np.ascontiguousarray(values)
         if values.dtype.kind == "S":
             yield path[-1], pa.array(values).cast(pa.string()).dictionary_encode()
+        elif values.ndim > 1:
+            yield path[-1], pa.FixedSizeListArray.from_arrays(pa.array(values.reshape(-1)), values.shape[1])
         else:
             yield path[-1], pa.array(values)
 
@@ -149,7 +153,10 @@ def _rows(table: pa.Table, dtype: np.dtype[np.void]) -> Records:
         for name in path[:-1]:
             target = target[name]
         column = table[path[-1]]
-        if pa.types.is_dictionary(column.type):
-            column = column.cast(pa.string())
-        target[path[-1]] = column.to_numpy()
+        if pa.types.is_fixed_size_list(column.type):
+            target[path[-1]] = column.combine_chunks().flatten().to_numpy().reshape(len(rows), -1)  # type: ignore[attr-defined]
+        elif pa.types.is_dictionary(column.type):
+            target[path[-1]] = column.cast(pa.string()).to_numpy()
+        else:
+            target[path[-1]] = column.to_numpy()
     return rows

@@ -4,8 +4,8 @@ Each connection is a `Stream`: the messages of one gateway, in order, of which t
 has. One connection or several, of one gateway or two, are merged alike. Of each symbol:
 
 - a message that follows the last one that came is next, whoever brings it first;
-- one that we had is dropped. Which of two is newer says the place of its tick for predictions (their seq may begin
-  anew), and seq for other channels;
+- one that we had is dropped. Which of two is newer says the place of its tick for predictions and features (their
+  seq may begin anew), and seq for other channels;
 - one that follows its stream's last, where that stream was not ahead, shows a hole of the engine's own: a `Gap`;
 - else its stream began, or went on, further than we are: another stream may still bring what is between. The
   message is dropped and its connection asked to resume from where we are; then its stream is as good as any.
@@ -73,6 +73,8 @@ class _Verdict(Enum):
     AHEAD = 6
 
 
+# Half of what it takes to call Had.
+_new: Final = tuple.__new__
 _DROPPED: Final = (_Verdict.SKIP, _Verdict.AHEAD)
 
 
@@ -100,31 +102,47 @@ class Continuity:
         if batch.epoch != self.epoch and not self._switch(stream, batch.epoch, out):
             return out
         stream.epoch = batch.epoch
-        records, plan = batch.records, _Plan(batch, out)
+        records, orders = batch.records, _orders(batch)
         symbols, seqs = records["symbol"].tolist(), records["seq"].tolist()
         befores = records["prev"].tolist() if self.channel.chained else [seq - 1 for seq in seqs]
-        orders = seqs if self.channel.chained else _orders(batch)
-        had_of, last, modes = self.had, stream.last, stream.modes
-        for index, symbol in enumerate(symbols):
-            seq, order, had = seqs[index], orders[index], had_of.get(symbol)
-            if had is not None and befores[index] == had.seq and order > had.order and modes[symbol] is Mode.FULL:
-                verdict = _Verdict.CONTINUES
-            else:
-                verdict = self._judge(stream, symbol, had, seq, befores[index], order, batch.is_snapshot)
-            last[symbol] = order
-            if verdict not in _DROPPED:
-                had_of[symbol] = Had(seq, order)
-            plan.add(index, verdict, had)
-        plan.finish()
+        rows = list(zip(symbols, seqs, befores, orders, strict=True))
+        easy = 0 if batch.skipped is not None else self._go_on(stream, rows)
+        if easy == len(rows):
+            out.append(replace(batch, is_snapshot=False) if batch.is_snapshot else batch)
+        else:
+            plan = _Plan(batch, out, easy)
+            for index in range(easy, len(rows)):
+                symbol, seq, before, order = rows[index]
+                had = self.had.get(symbol)
+                verdict = self._judge(stream, symbol, had, seq, before, order, batch.is_snapshot)
+                stream.last[symbol] = order
+                if verdict not in _DROPPED:
+                    self.had[symbol] = Had(seq, order)
+                plan.add(index, verdict, had)
+            plan.finish()
         self._note(batch, out)
         return out
+
+    def _go_on(self, stream: Stream, rows: list[tuple[bytes, int, int, int]]) -> int:
+        """Take rows as long as each is next; return how many were. Nearly always all are: this has to be quick."""
+        had_of, last, modes, full = self.had, stream.last, stream.modes, Mode.FULL
+        count = 0
+        for symbol, seq, before, order in rows:
+            had = had_of.get(symbol)
+            if had is None or before != had[0] or order <= had[1] or modes[symbol] is not full:
+                break
+            had_of[symbol] = _new(Had, (seq, order))
+            last[symbol] = order
+            count += 1
+        return count
 
     def begin(self, stream: Stream, after: Mapping[bytes, Had]) -> None:
         """Take note that a stream goes on, from now on, after these messages."""
         for symbol, had in after.items():
             stream.last[symbol] = had.order
-        stream.hopeless.difference_update(after)
-        stream.is_ahead = False
+        if after:
+            stream.hopeless.difference_update(after)
+            stream.is_ahead = False
 
     def reset(self, stream: Stream, symbols: Iterable[str], reason: str) -> list[Item]:
         """Return what a gateway's `reset` means: nothing, where another stream brings what this one cannot.
@@ -148,7 +166,9 @@ class Continuity:
         lost: dict[str, None] = {}
         for other in self.streams:
             for symbol in list(other.hopeless):
-                if not self._comes_elsewhere(other, symbol):
+                if self._brings(other, symbol):
+                    other.hopeless.discard(symbol)  # we have come to where it is
+                elif not self._comes_elsewhere(other, symbol):
                     other.hopeless.discard(symbol)
                     other.is_ahead = True
                     lost[symbol.decode()] = None
@@ -205,12 +225,14 @@ class Continuity:
         return True
 
     def _comes_elsewhere(self, stream: Stream, symbol: bytes) -> bool:
-        """Whether another stream brings what comes next of a symbol."""
+        return any(self._brings(other, symbol) for other in self.streams if other is not stream)
+
+    def _brings(self, stream: Stream, symbol: bytes) -> bool:
+        """Whether a stream brings what comes next of a symbol."""
         had = self.had.get(symbol)
-        if had is None:
+        if had is None or symbol not in stream.last:
             return False
-        others = (other for other in self.streams if other is not stream and symbol in other.last)
-        return any(other.last[symbol] <= had.order and other.modes[symbol] is Mode.FULL for other in others)
+        return stream.last[symbol] <= had.order and stream.modes[symbol] is Mode.FULL
 
     def _lose(self, symbols: list[str], reason: str = "gone") -> list[Item]:
         if not symbols:
@@ -236,11 +258,11 @@ class Continuity:
 class _Plan:
     """Puts what is new into batches, with what is to be told between them."""
 
-    def __init__(self, batch: Batch, out: list[Item]) -> None:
+    def __init__(self, batch: Batch, out: list[Item], easy: int) -> None:
         self._batch, self._out = batch, out
-        self._indices: list[int] = []
+        self._indices = list(range(easy))
         self._skipped: list[int] = []
-        self._is_snapshot = batch.is_snapshot
+        self._is_snapshot = batch.is_snapshot and easy == 0
 
     def add(self, index: int, verdict: _Verdict, had: Had | None) -> None:
         if verdict in _DROPPED:
@@ -282,8 +304,11 @@ class _Plan:
 
 
 def _orders(batch: Batch) -> list[int]:
+    """What grows from each message of a symbol to the next, also where seq begins anew."""
     records = batch.records
-    orders: list[int] = (
-        (records["source_offset"].astype(np.int64) << _INDEX_BITS) + records["source_index"]
-    ).tolist()
+    if "source_offset" not in (records.dtype.names or ()):
+        seqs: list[int] = records["seq"].tolist()
+        return seqs
+    places = (records["source_offset"].astype(np.int64) << _INDEX_BITS) + records["source_index"]
+    orders: list[int] = places.tolist()
     return orders

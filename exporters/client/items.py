@@ -18,7 +18,8 @@ class Batch:
     """Messages of a channel, in order; no message comes twice."""
 
     channel: str
-    # Read-only, N >= 1: PREDICTION[N], FEED_TICK[N], BAR[N], or EVENT[N] with `event` and `details` as JSON text.
+    # Read-only, N >= 1: PREDICTION[N], FEED_TICK[N], BAR[N], FEED_FEATURES[N], or EVENT[N], of which `event` and
+    # `details` are JSON text.
     records: Records
     is_snapshot: bool  # these symbols begin here: what was known of them counts no more
     # uint32[N], how many were left out before each, or None where all come (mode "full"). Exact for predictions; of
@@ -110,6 +111,16 @@ class Disconnected:
 
 
 @dataclass(frozen=True)
+class FeatureNames:
+    """What the values of `features` with this ``names_id`` are called, in their order; before the first of them."""
+
+    names_id: int
+    names: tuple[str, ...]
+    units: tuple[str, ...]
+    formulas: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Position:
     """Where a reader is in a channel: another `Feed`, today or tomorrow, goes on from here."""
 
@@ -117,7 +128,7 @@ class Position:
     seqs: Mapping[str, int]  # the last that came, by symbol
 
 
-Item = Batch | Gap | Reset | Resumed | ReplayCompleted | Connected | Disconnected
+Item = Batch | Gap | Reset | Resumed | ReplayCompleted | FeatureNames | Connected | Disconnected
 
 
 @dataclass

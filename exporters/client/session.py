@@ -17,9 +17,10 @@ from websockets.exceptions import ConnectionClosed
 
 from exporters.client.continuity import Stream
 from exporters.client.frames import decode_events, decode_records
-from exporters.client.items import Item, ReplayCompleted, Resumed
+from exporters.client.items import FeatureNames, Item, ReplayCompleted, Resumed
 from exporters.client.ledger import Ledger
 from exporters.client.wants import Ask, Names
+from exporters.feed_encode import name_features
 from exporters.feed_messages import SCHEMA_VERSION
 from exporters.feed_requests import Unsubscribe
 from exporters.feed_subscriptions import Subscriptions
@@ -82,6 +83,7 @@ class Session:
             "heartbeat": self._beat,
             "error": self._refused,
             "warning": self._warned,
+            "feature_names": self._named,
             "going_away": lambda _: self.leaving.set(),
         }
         # Ends when the connection does. Cancelling it is safe and closes the connection. Raises FeedRefused where
@@ -185,6 +187,12 @@ class Session:
         items = self._ledger.take(stream, batch)
         self._catch_up(batch.channel, stream)
         return items
+
+    def _named(self, message: Mapping[str, Any]) -> Sequence[Item]:
+        names_id, features = int(message["names_id"], 16), message["features"]
+        columns = [tuple(feature[name] for feature in features) for name in ("name", "unit", "formula")]
+        name_features(names_id, columns[0])  # for rows as JSON
+        return [FeatureNames(names_id, *columns)]
 
     def _begin(self, message: Mapping[str, Any]) -> list[Item]:
         if message["schema_version"] != SCHEMA_VERSION:

@@ -126,16 +126,15 @@ export class Chart {
   // ---- history -----------------------------------------------------------------------------------------------------
 
   async #load() {
-    const shown = this.#shown, seconds = INTERVAL_S[this.#interval], symbol = this.#symbol;
+    const shown = this.#shown, symbol = this.#symbol;
     this.#askedMs = performance.now();
     const ours = (take) => (answer) => { if (shown === this.#shown) take(answer); };
     const query = { symbol, order: "desc", limit: HISTORY_BARS };
     await this.#try("bars", shown, this.#api.get(`/bars/${this.#interval}`, query).then(ours(({ data }) => {
       this.#merge(data.reverse().map((bar) => ({ ...bar, time: Date.parse(bar.bar_time) / 1000 })));
     })));
-    const last = this.#bars.at(-1);
-    if (shown !== this.#shown || !last) return;
-    const from = iso(last.time - HISTORY_BARS * seconds);
+    if (shown !== this.#shown || !this.#bars.length) return;
+    const from = iso(this.#bars[0].time);
     await Promise.all([
       this.#try("leans", shown, this.#ask("predictions_by_bar", from).then(ours((rows) => this.#takeLeans(rows)))),
       this.#try("calls", shown, this.#ask("calls_by_bar", from).then(ours((rows) => this.#takeCalls(rows)))),

@@ -163,8 +163,8 @@ export function drawModel(details) {
   });
   if (recent.hit_rate !== null && recent.hit_rate !== hitRates.at(-1)) hitRates.push(recent.hit_rate);
   const facts = [
-    ["net of costs", `${signed(recent.net_bps)} bps a position`],
-    ["log loss", `${decimal(recent.log_loss, 4)}, fallback ${decimal(recent.fallback_log_loss, 4)}`],
+    ["net of costs, a position", `${signed(recent.net_bps)} bps`],
+    ["log loss / fallback's", `${decimal(recent.log_loss_beside_fallback, 3)} / ${decimal(recent.fallback_log_loss, 3)}`],
     ["information coefficient", decimal(recent.ic, 3)],
     ["outcomes", count(recent.outcomes)],
   ];

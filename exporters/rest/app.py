@@ -65,7 +65,9 @@ class Api:
         app.include_router(docs_router(openapi(app, needs_token=not door.open)))
         app.include_router(page_router(settings, not door.open))
         around: ASGIApp = app if settings.api_origins is None else _cors(app, settings.api_origins)
-        self._front = Front(around, self._metrics, settings.api_timeout_s, only_loopback=door.open)
+        self._front = Front(
+            around, self._metrics, settings.api_timeout_s, settings.api_explain_timeout_s, door.open
+        )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -42,17 +42,21 @@ _DATA_POLICY: Final = "default-src 'none'; frame-ancestors 'none'"
 class Front:
     """An ASGI application around the API's."""
 
-    def __init__(self, app: ASGIApp, metrics: ApiMetrics, timeout_s: float, only_loopback: bool) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: ApiMetrics, timeout_s: float, explain_timeout_s: float, only_loopback: bool
+    ) -> None:
         """Make it.
 
         Args:
             app: what answers.
             metrics: where requests are counted.
             timeout_s: a request may take so long.
+            explain_timeout_s: an explanation may, which reads all ticks of a symbol.
             only_loopback: the ``Host`` must be this machine: else a page of any site could have its own name
                 point here and read what needs no token.
         """
-        self._app, self._metrics, self._timeout_s, self._only_loopback = app, metrics, timeout_s, only_loopback
+        self._app, self._metrics, self._only_loopback = app, metrics, only_loopback
+        self._timeout_s, self._explain_timeout_s = timeout_s, max(timeout_s, explain_timeout_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -71,16 +75,17 @@ class Front:
         if refusal is not None:
             await exchange.tell(refusal)
             return
+        timeout_s = self._explain_timeout_s if exchange.scope["path"].endswith("/explain") else self._timeout_s
         work: asyncio.Task[None] = asyncio.ensure_future(_run(self._app(exchange.scope, _no_body, exchange.send)))
         gone = asyncio.ensure_future(_gone(receive))
         try:
-            done, _ = await asyncio.wait({work, gone}, timeout=self._timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            done, _ = await asyncio.wait({work, gone}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
             if work in done:
                 work.result()
             elif gone in done:
                 exchange.status = _CLIENT_CLOSED
             else:
-                await exchange.tell(Problem(TIMEOUT, f"no answer within {self._timeout_s:g} s; ask for less"))
+                await exchange.tell(Problem(TIMEOUT, f"no answer within {timeout_s:g} s; ask for less"))
         except Exception:  # the boundary of a request: it is told, logged, and the next one is answered
             logger.exception("request %s of %s failed", exchange.request_id, exchange.scope["path"])
             await exchange.tell(Problem(INTERNAL, FAULT))

@@ -17,10 +17,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
-import aiohttp
 import numpy as np
+import orjson
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
 
 from exporters.client import Batch, Feed, Gap, Item, Reset
 from stream.demo.parts import Part, Role
@@ -46,10 +48,14 @@ class Blow(StrEnum):
     ONE_STOPPED = "one gateway asked to stop"
     BROKER_KILLED = "broker killed, restarted"
     ALL_CUT_OFF = "all clients cut off at once"
+    VISITED = "1,000 visitors misbehave and go"
 
 
 SHORT: Final = (Blow.ONE_KILLED, Blow.OTHER_KILLED)
-LONG: Final = (*Blow, *Blow, Blow.ONE_KILLED, Blow.OTHER_KILLED, Blow.BOTH_KILLED)
+# The visitors last: what gateways hold must not grow with them.
+LONG: Final = (*list(Blow)[:-1] * 2, Blow.ONE_KILLED, Blow.OTHER_KILLED, Blow.BOTH_KILLED, *[Blow.VISITED] * 4)
+_VISITORS: Final = 1000
+_AT_ONCE: Final = 50
 
 
 class Witness:
@@ -99,16 +105,17 @@ class Source:
     def __init__(self, bootstrap: str) -> None:
         """Send nothing yet."""
         self.seq = 0  # of every symbol, that Kafka has
+        self.stopped = False  # aiokafka may swallow a cancellation
         self._bootstrap = bootstrap
 
     async def run(self) -> None:
         """Send for ever. Cancelling it is safe."""
-        while True:
+        while not self.stopped:
             producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, request_timeout_ms=3000)
             try:
                 with contextlib.suppress(KafkaError, OSError, TimeoutError):
                     await producer.start()
-                    while True:
+                    while not self.stopped:
                         await self._send(producer, rows_of(self.seq + 1))
                         self.seq += 1
                         await asyncio.sleep(_EVERY_S)
@@ -177,31 +184,31 @@ class FeedStorm:
         await asyncio.to_thread(self.kafka.start)
         await create_topics(self.kafka.bootstrap, PARTITIONS, 1, 24.0)
         tasks: list[asyncio.Task[None]] = []
-        async with aiohttp.ClientSession() as self._session:
-            try:
-                ports = [free_port(), free_port()]
-                self._parts = [self._gateway(number, port) for number, port in enumerate(ports)]
-                for part in self._parts:
-                    part.start()
-                await self._serving()
-                source = Source(self.kafka.bootstrap)
-                tasks.append(asyncio.create_task(source.run()))
-                urls = [f"ws://127.0.0.1:{port}/feed" for port in ports]
-                alone = [Witness(urls[number % 2]) for number in range(self._report.clients)]
-                of_two = [Witness(*urls) for _ in range(self._report.of_two)]
-                self._witnesses = [*alone, *of_two]
-                tasks += [asyncio.create_task(witness.run()) for witness in self._witnesses]
-                await self._caught_up(source, tasks)
-                for blow in blows:
-                    await self._strike(blow, source, tasks)
-                return self._judge(alone, of_two)
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
-                for part in self._parts:
-                    await asyncio.to_thread(part.stop)
-                await asyncio.to_thread(self.kafka.stop)
+        source = Source(self.kafka.bootstrap)
+        try:
+            self._ports = [free_port(), free_port()]
+            self._parts = [self._gateway(number, port) for number, port in enumerate(self._ports)]
+            for part in self._parts:
+                part.start()
+            await self._serving()
+            tasks.append(asyncio.create_task(source.run()))
+            self._urls = [f"ws://127.0.0.1:{port}/feed" for port in self._ports]
+            alone = [Witness(self._urls[number % 2]) for number in range(self._report.clients)]
+            of_two = [Witness(*self._urls) for _ in range(self._report.of_two)]
+            self._witnesses = [*alone, *of_two]
+            tasks += [asyncio.create_task(witness.run()) for witness in self._witnesses]
+            await self._caught_up(source, tasks)
+            for blow in blows:
+                await self._strike(blow, source, tasks)
+            return self._judge(alone, of_two)
+        finally:
+            source.stopped = True
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for part in self._parts:
+                await asyncio.to_thread(part.stop)
+            await asyncio.to_thread(self.kafka.stop)
 
     def _gateway(self, number: int, port: int) -> Part:
         settings = Settings(
@@ -222,6 +229,7 @@ class FeedStorm:
             Blow.ONE_STOPPED: lambda: self._signal(signal.SIGTERM, 0),
             Blow.BROKER_KILLED: self._restart_broker,
             Blow.ALL_CUT_OFF: self._cut_off,
+            Blow.VISITED: self._visit,
         }
         begun_s = time.monotonic()
         await blows[blow]()
@@ -251,17 +259,36 @@ class FeedStorm:
             for session in witness.feed._sessions():
                 session._socket.transport.abort()
 
+    async def _visit(self) -> None:
+        """Come in great numbers, say what is wrong, ask for everything, and go without a word."""
+        for first in range(0, _VISITORS, _AT_ONCE):
+            await asyncio.gather(*(self._visitor(number) for number in range(first, first + _AT_ONCE)))
+
+    async def _visitor(self, number: int) -> None:
+        url, chance = self._urls[number % 2], self._chance
+        if chance.random() < 0.2:
+            _, writer = await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].split("/")[0]))
+            writer.write(chance.randbytes(200))
+            writer.transport.abort()
+            return
+        with contextlib.suppress(OSError, WebSocketException):
+            async with connect(url, open_timeout=60) as socket:
+                ask = {"op": "subscribe", "symbols": ["*"], "mode": "full", "replay_from_ns": 0}
+                await socket.send(orjson.dumps(ask).decode())
+                await socket.send(chance.choice([b"\x00", "{", '{"op":"list"}', "x" * 70_000]))
+                if chance.random() < 0.5:
+                    await socket.recv()
+                    socket.transport.abort()
+
     async def _serving(self) -> None:
-        """Wait until both gateways serve; start those anew that have died."""
+        """Wait until both gateways can be connected to; start those anew that have died."""
         deadline_s = time.monotonic() + _PATIENCE_S
-        while True:
-            for part in self._parts:
+        for part, port in zip(self._parts, self._ports, strict=True):
+            # Not by its health, for which a loop with a thousand clients may have no time.
+            while not await _answers(port):
                 part.restart_if_dead()
-                await part.poll(self._session)
-            if all(part.healthy for part in self._parts):
-                return
-            assert time.monotonic() < deadline_s, [(part.health, part.last_lines()) for part in self._parts]
-            await asyncio.sleep(0.05)
+                assert time.monotonic() < deadline_s, part.last_lines()
+                await asyncio.sleep(0.05)
 
     async def _caught_up(self, source: Source, tasks: "Sequence[asyncio.Task[None]]") -> None:
         """Wait until every client has what Kafka has now, and one more."""
@@ -293,6 +320,15 @@ class FeedStorm:
         report.told = sum(len(witness.told) for witness in alone)
         report.told_of_two = sum(len(witness.told) for witness in of_two)
         return report
+
+
+async def _answers(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def _rss_mib(pid: int) -> float:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from clickhouse_driver import Client
 from clickhouse_driver.util.helpers import parse_url
 from pydantic import SecretStr
@@ -23,6 +24,7 @@ from agents.lane import Lane
 from agents.swaps import Swap
 from agents.windows import Windows
 from exporters.batch import Batch
+from exporters.clickhouse.rows import STORED_PREDICTION
 from exporters.clickhouse.sink import ClickHouseSink
 from exporters.cluster import cluster_id
 from exporters.explain import UnknownPrediction, explain
@@ -34,7 +36,7 @@ from stream.clock import NS_PER_S
 from stream.embedded.clickhouse import EmbeddedClickHouse
 from stream.embedded.kafka import EmbeddedKafka
 from stream.errors import SettingsError
-from stream.records import STAGES, Records, encode_block
+from stream.records import PREDICTION, STAGES, Records, encode_block
 from stream.settings import Settings
 from stream.topics import PREDICTIONS, TICKS, create_topics
 
@@ -98,9 +100,19 @@ async def store(settings: Settings, blocks: list[Records], predictions: list[Rec
     placed["source_index"] = np.concatenate([np.arange(len(block)) for block in blocks])
     epoch = await cluster_id(settings.kafka)
     sink = ClickHouseSink(settings.clickhouse.get_secret_value())
-    for rows in (placed, np.concatenate(predictions)):
-        await sink.write(Batch(rows, ((0, 0, 0),), epoch))
-    await sink.close()
+    try:
+        for rows in (placed, stored_rows(np.concatenate(predictions))):
+            await sink.write(Batch(rows, ((0, 0, 0),), epoch))
+    finally:
+        await sink.close()
+
+
+def stored_rows(predictions: Records) -> Records:
+    stored = np.zeros(len(predictions), STORED_PREDICTION)
+    for name in PREDICTION.names or ():
+        stored[name] = predictions[name]
+    stored["newest_ns"] = predictions["event_ns"]
+    return stored
 
 
 @pytest.fixture(scope="module")
@@ -231,3 +243,27 @@ def test_what_was_never_predicted_is_unknown(stored: Stored) -> None:
         explain(stored.settings, "AIG", 1, "elsewhere")
     with pytest.raises(SettingsError, match="neither ClickHouse nor Kafka is configured"):
         explain(Settings(), "AIG", 1)
+
+
+def test_a_clickhouse_that_is_away_is_done_without(stored: Stored, caplog: pytest.LogCaptureFixture) -> None:
+    away = SecretStr("clickhouse://default@127.0.0.1:1/default")
+    found = explain(stored.settings.model_copy(update={"clickhouse": away}), "AIG", 900)
+    assert (found.verdict, found.found_in, found.outcome) == ("identical", "kafka", None)
+    assert "going on without ClickHouse" in caplog.text
+
+
+async def forget_blocks(bootstrap: str, before: int) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    await admin.delete_records({TopicPartition(TICKS, 0): RecordsToDelete(before_offset=before)})
+    await admin.close()
+
+
+def test_what_kafka_has_let_go_of_comes_from_clickhouse_and_else_it_says_so(stored: Stored) -> None:
+    assert stored.settings.kafka is not None
+    asyncio.run(forget_blocks(stored.settings.kafka, 20))  # the last of these tests: Kafka does not give them back
+    found = explain(stored.settings, "AIG", 900)
+    assert (found.verdict, found.ticks_from) == ("identical", "clickhouse")
+    found = explain(stored.settings.model_copy(update={"clickhouse": None}), "AIG", 900)
+    assert (found.verdict, found.missing) == ("gone", "ticks")
+    assert "Kafka has the blocks from 20 on" in found.reason

@@ -1,5 +1,6 @@
 """The channel `features`: what the model saw, by name and as records, each row once, to the bit."""
 
+import asyncio
 import time
 from typing import Any
 
@@ -13,6 +14,7 @@ from websockets.asyncio.client import connect
 from agents.feature_names import names_id, tell_names
 from agents.features import COUNT, NAMES, catalogue, names
 from agents.periods import DEFAULT, Periods
+from exporters.client import Batch, FeatureNames, Feed
 from exporters.feed_channels import CHANNELS, FEED_FEATURES
 from exporters.feed_wire import FEED_HEADER
 from exporters.protocol import BINARY_PROTOCOL
@@ -139,6 +141,24 @@ async def test_binary_clients_get_records_and_are_told_what_the_values_are(
     assert [each["name"] for each in told["features"]] == list(NAMES)
     for field in rows.dtype.names:
         assert got[field].tobytes() == rows[0][field].tobytes()
+
+
+async def test_the_python_client_gives_them_with_their_names(
+    gateway: Running, kafka: EmbeddedKafka, fresh_name: Any
+) -> None:
+    await tell_names(kafka.bootstrap, DEFAULT)
+    name = fresh_name("F")
+    rows = some_rows(name, [5, 6])
+    await send(kafka, rows)
+    async with Feed(gateway.where.feed) as feed, asyncio.timeout(20):
+        await feed.subscribe(name, channel="features", mode="full", replay_from_ns=0)
+        items = [await anext(feed) for _ in range(3)]
+    told, batch = items[1:]
+    assert isinstance(told, FeatureNames)
+    assert isinstance(batch, Batch)
+    assert (told.names_id, told.names) == (names_id(NAMES), NAMES)
+    assert batch.records["values"][0].tobytes() == rows["values"][0].tobytes()
+    check(batch.rows()[0], rows[0])
 
 
 async def test_rows_of_other_periods_are_called_otherwise_and_those_without_names_are_left_out(

@@ -62,7 +62,7 @@ messages = st.one_of(
 
 
 @settings(
-    max_examples=40,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
@@ -204,7 +204,7 @@ async def test_many_connections_leave_nothing_behind(
             elif number % 3 == 1:
                 await client.next("replay_completed")
 
-    for start_at in range(0, 150, 25):
+    for start_at in range(0, 75, 25):
         await asyncio.gather(*(visit(number) for number in range(start_at, start_at + 25)))
     await known(gateway, eventually, clients=0)
     await asyncio.sleep(0.1)

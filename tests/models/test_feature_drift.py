@@ -8,8 +8,9 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from agents import features
-from agents.drift import FEATURES_KEY, reference
+from agents.drift import ANSWERS, ANSWERS_KEY, FEATURES_KEY, reference
 from agents.windows import Windows
+from models.artifact import load
 from models.feature_drift import FeatureDrift
 from models.predictor import load_predictor
 from stream.records import Records, TickKind, empty_ticks
@@ -53,3 +54,9 @@ def test_a_model_that_says_nothing_of_its_training_has_no_drift(quotes: Records)
     drift = FeatureDrift(features.NAMES, registry)
     drift.sample(predictor, windows.states[: windows.count])
     assert "tickloom_feature_drift_psi{" not in generate_latest(registry).decode()
+
+
+def test_the_champion_says_what_it_was_trained_on() -> None:
+    card = load(CHAMPION).card
+    assert tuple(card.training[FEATURES_KEY]) == card.feature_names
+    assert tuple(card.training[ANSWERS_KEY]) == ANSWERS

@@ -1,6 +1,6 @@
 -- What there is
 --
--- Which symbols are there, from when to when, and how many ticks of each kind?
+-- Which symbols are there, from when to when, and how much happened in them?
 --
 -- Section: Data quality
 -- Parameters:
@@ -9,23 +9,24 @@
 --   {to:DateTime64(9, 'UTC')} = 2200-01-01 00:00:00: before this event time, UTC
 -- Columns:
 --   symbol: the symbol
---   first: time of its first tick
---   last: time of its last
---   ticks: how many
+--   first: minute of its first tick
+--   last: minute of its last
+--   ticks: how many were used
 --   trades: of these
 --   quotes: of these
 --   notional: price times size of the trades
+-- Notes: from bars of a minute, so that all symbols of a year are told at once
 SELECT
-    t.symbol AS symbol,
-    min(t.event_time) AS first,
-    max(t.event_time) AS last,
-    count() AS ticks,
-    countIf(t.kind = 'trade') AS trades,
-    countIf(t.kind = 'quote') AS quotes,
-    sumIf(t.price * t.size, t.kind = 'trade') AS notional
-FROM v_ticks AS t
-WHERE t.symbol LIKE {symbols:String}
-    AND t.event_time >= {from:DateTime64(9, 'UTC')}
-    AND t.event_time < {to:DateTime64(9, 'UTC')}
+    b.symbol AS symbol,
+    min(b.bar_time) AS first,
+    max(b.bar_time) AS last,
+    sum(b.ticks) AS ticks,
+    sum(b.trades) AS trades,
+    ticks - trades AS quotes,
+    sum(b.notional) AS notional
+FROM v_bars_1m AS b
+WHERE b.symbol LIKE {symbols:String}
+    AND b.bar_time >= {from:DateTime64(9, 'UTC')}
+    AND b.bar_time < {to:DateTime64(9, 'UTC')}
 GROUP BY symbol
 ORDER BY ticks DESC, symbol

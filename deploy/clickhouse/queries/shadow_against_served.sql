@@ -33,20 +33,34 @@ SELECT
         greatest(c.p_down, c.p_up) > c.p_flat AND c.p_down != c.p_up) AS challenger_net_bps,
     avgIf(sign(s.p_up - s.p_down) * toFloat64(s.return_bps) - s.cost_bps,
         greatest(s.p_down, s.p_up) > s.p_flat AND s.p_down != s.p_up) AS served_net_bps
-FROM v_outcomes AS c
+FROM v_outcomes AS s
 INNER JOIN
 (
-    SELECT *
+    SELECT
+        symbol,
+        epoch,
+        seq,
+        event_time,
+        model,
+        log_loss,
+        p_down,
+        p_flat,
+        p_up,
+        realised_class,
+        return_bps,
+        cost_bps
     FROM v_outcomes
     WHERE symbol LIKE {symbols:String}
         AND event_time >= {from:DateTime64(9, 'UTC')}
         AND event_time < {to:DateTime64(9, 'UTC')}
-        AND NOT shadow
-) AS s ON c.symbol = s.symbol AND c.epoch = s.epoch AND c.seq = s.seq AND c.event_time = s.event_time
-WHERE c.symbol LIKE {symbols:String}
-    AND c.event_time >= {from:DateTime64(9, 'UTC')}
-    AND c.event_time < {to:DateTime64(9, 'UTC')}
-    AND c.shadow
+        AND shadow
+) AS c ON c.symbol = s.symbol AND c.epoch = s.epoch AND c.seq = s.seq AND c.event_time = s.event_time
+WHERE s.symbol LIKE {symbols:String}
+    AND s.event_time >= {from:DateTime64(9, 'UTC')}
+    AND s.event_time < {to:DateTime64(9, 'UTC')}
+    AND NOT s.shadow
     AND c.model != s.model
 GROUP BY challenger, served
 ORDER BY predictions DESC, challenger, served
+-- More challengers than memory holds go to disk.
+SETTINGS join_algorithm = 'grace_hash'

@@ -282,3 +282,32 @@ def test_why_a_prediction_was_made_is_told_with_its_features_model_and_source(as
     np.testing.assert_array_equal(np.array(list(told["feature"].values()), np.float32), features)
     meanings = found[found["part"] == "feature"].set_index("name")["meaning"]
     assert meanings["spread_bps"] == "bps: (ask - bid) / mid x 1e4; 0 before the first quote"
+
+
+def test_what_was_said_at_the_end_of_a_bar_is_its_last_prediction(ask: Ask, market: Market) -> None:
+    rows = frame(market.predictions_of(SYMBOL)).sort_values("seq")
+    by = rows.groupby(start_of(rows["event_ns"], MINUTE))
+    expected = by[["p_down", "p_flat", "p_up", "expected_return_bps"]].last()
+    expected["predictions"] = by.size()
+    same(ask("predictions_by_bar", symbol=SYMBOL), expected.reset_index(names="time"), rtol=1e-6)
+
+
+def test_the_surest_call_of_a_bar_stands_with_what_became_of_it(ask: Ask, outcomes: pd.DataFrame) -> None:
+    calls = outcomes[outcomes["is_position"]].copy()
+    calls["said"] = np.where(calls["side"] > 0, "up", "down")
+    calls["sureness"] = calls[["p_down", "p_up"]].max(axis=1)
+    calls["became"] = np.select(
+        [calls["class"] == "flat", calls["class"] == calls["said"]], ["flat", "hit"], "miss"
+    )
+    calls["time"] = start_of(calls["event_ns"], MINUTE)
+    by = calls.groupby("time")
+    expected = pd.DataFrame({"probability": by["sureness"].max(), "calls": by.size()})
+    expected["hits"] = (calls["became"] == "hit").groupby(calls["time"]).sum()
+    found = ask("calls_by_bar", symbol=SYMBOL)
+    same(found, expected.reset_index(), rtol=1e-6)
+    # Of several that are as sure any one may stand there; what is said of it is true.
+    own = calls.set_index("seq").loc[found["seq"]]
+    assert own["sureness"].tolist() == pytest.approx(found["probability"].tolist())
+    assert own["said"].tolist() == found["side"].tolist()
+    assert own["became"].tolist() == found["outcome"].tolist()
+    assert own["return_bps"].tolist() == found["return_bps"].tolist()

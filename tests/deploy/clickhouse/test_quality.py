@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,6 +10,7 @@ import pytest
 from book_answers import BPS, Ask, frame, same, start_of
 from book_market import HALTED_AT, LATENESS_NS, MINUTE, Market, S
 
+from exporters.clickhouse.book import queries
 from stream.records import Reject
 
 AskOf = Callable[[Market], Ask]
@@ -22,13 +24,13 @@ def all_ticks(market: Market, symbol: str) -> pd.DataFrame:
 def test_what_there_is_is_counted_by_symbol(ask: Ask, market: Market) -> None:
     expected = []
     for symbol in SYMBOLS:
-        ticks = all_ticks(market, symbol)
+        ticks = frame(market.ticks_of(symbol))
         trades = ticks[ticks["kind"] == 1]
         expected.append(
             (
                 symbol,
-                ticks["event_ns"].min(),
-                ticks["event_ns"].max(),
+                start_of(ticks["event_ns"].min(), MINUTE),
+                start_of(ticks["event_ns"].max(), MINUTE),
                 len(ticks),
                 len(trades),
                 (ticks["kind"] == 2).sum(),
@@ -179,3 +181,8 @@ def test_every_tick_is_accounted_for(ask: Ask, market: Market) -> None:
         assert found.loc[symbol, "rejected"] == (market.rejected["tick"]["symbol"] == symbol.encode()).sum()
     part = ask("accounting", symbols="B%", from_=pd.Timestamp(HALTED_AT), to=pd.Timestamp(HALTED_AT + MINUTE))
     assert part.set_index("symbol").loc["BAC", "predictions"] == 0, "nothing is predicted in a halt"
+
+
+def test_every_query_of_the_book_is_asked_in_these_tests() -> None:
+    asked = "".join(file.read_text("utf-8") for file in Path(__file__).parent.glob("test_*.py"))
+    assert [query.name for query in queries() if f'ask("{query.name}"' not in asked] == []

@@ -162,7 +162,7 @@ class Tab:
             raise AssertionError(answer["exceptionDetails"]["exception"].get("description", answer))
         return answer["result"].get("value")
 
-    async def eventually(self, expression: str, within_s: float = 20.0) -> Any:
+    async def eventually(self, expression: str, within_s: float = 40.0) -> Any:
         """Wait until an expression is true; return its value."""
         deadline_s = time.monotonic() + within_s
         while not (value := await self.run(f"return {expression}")):

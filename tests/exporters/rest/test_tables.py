@@ -114,7 +114,7 @@ def test_ticks_are_those_that_were_sent(api: Any, ticks: Records) -> None:
 def test_features_have_a_number_for_each_name(api: Any, database: Client) -> None:
     event = "fromUnixTimestamp64Nano(1381132800000000000 + toInt64(number), 'UTC')"
     insert = (
-        "INSERT INTO features (symbol, event_time, seq, rsi_14, published_time, ingested_time) "
+        "INSERT INTO features (symbol, event_time, seq, rsi_14, published_time, ingested_time) "  # noqa: S608
         f"SELECT 'AIG', {event}, number, number / 2, now(), now() FROM numbers(1, 5)"
     )
     database.execute(insert)
