@@ -10,7 +10,7 @@ from exporters.batch import Batch
 from exporters.clickhouse.derived import NS_PER_S, Touched, compute
 from exporters.clickhouse.distinct import distinct_symbols
 from exporters.clickhouse.rows import STORED_PREDICTION
-from exporters.clickhouse.sink import ClickHouseSink, insert_rows
+from exporters.clickhouse.sink import ClickHouseSink, insert_rows, put_aside_rows
 from exporters.sequence import Int64s
 from stream.records import PREDICTION, Mark, Records, TickKind
 
@@ -82,6 +82,15 @@ class PredictionSink(ClickHouseSink):
             for symbol, span in touched.spans.items():
                 self._touched.put(symbol, span)
             raise
+
+    async def put_aside(self, batch: Batch, reason: str) -> None:
+        """Keep rows that the table will not take in ``dead_letters``, with the reason.
+
+        Raises:
+            SinkUnavailable: as `write`.
+            SinkRejected: not even there.
+        """
+        await self._server.run(lambda client: put_aside_rows(client, batch, "predictions", reason))
 
     async def close(self) -> None:
         """Close the connections. An insert that is still waiting for a frozen server is left to its timeout."""
