@@ -4,6 +4,7 @@ import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Annotated, Any, Final, Literal
 
+from aiokafka.errors import KafkaError
 from fastapi import APIRouter, Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
@@ -14,7 +15,7 @@ from exporters.rest.problems import BUSY, NOT_FOUND, UNAVAILABLE, Problem
 from exporters.rest.representation import respond_json
 from exporters.rest.rows import EXAMPLES, PredictionRow
 from exporters.rest.tables import SymbolName
-from stream.errors import ServerError, SettingsError
+from stream.errors import TickloomError
 from stream.settings import Settings
 
 _CHANNEL: Final = "prediction"
@@ -105,7 +106,7 @@ def _explain(settings: Settings, symbol: str, seq: int, epoch: str | None) -> di
         return explain(settings, symbol, seq, epoch).plain()
     except UnknownPrediction:
         raise Problem(NOT_FOUND, f"no prediction {seq} of {symbol} is stored") from None
-    except (SettingsError, ServerError) as error:
+    except (TickloomError, KafkaError) as error:
         raise Problem(UNAVAILABLE, str(error)[:500], {"Retry-After": "5"}) from error
 
 

@@ -11,6 +11,13 @@ from stream.records import Records
 from stream.settings import Settings
 
 
+@pytest.fixture(scope="module")
+def api(filled: Settings, run_api: Any) -> Any:
+    """An API that has ClickHouse alone: the tests' Kafka has none of the engine's topics."""
+    with run_api(filled.model_copy(update={"kafka": None})) as one:
+        yield one
+
+
 def test_a_prediction_is_told_with_its_source_and_whether_it_comes_out_the_same(api: Any, rows: Records) -> None:
     reply = api.get("/v1/predictions/AIG/5/explain")
     assert reply.status == 200, reply.body
