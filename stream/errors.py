@@ -96,7 +96,7 @@ class FeedError(TickloomError):
 class FeedRefused(FeedError):
     """A gateway refuses a client, or a request of it; ``code`` says why, as in docs/feed.md."""
 
-    def __init__(self, code: str, message: str) -> None:
+    def __init__(self, message: str, code: str = "REFUSED") -> None:
         super().__init__(f"{message} ({code})")
         self.code = code
 

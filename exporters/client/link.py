@@ -99,7 +99,7 @@ class Link:
             status, body = error.response.status_code, error.response.body or b""
             why = f"refused with {status}: {body.decode(errors='replace').strip()[:200]}"
             if 400 <= status < 500 and status not in _PASSING:
-                raise FeedRefused(str(status), f"{self.url}: {why}") from None
+                raise FeedRefused(f"{self.url}: {why}", str(status)) from None
         if attempt == 0:
             self._tell(why)
         else:
@@ -161,7 +161,7 @@ class Link:
         refused = code == Close.FORBIDDEN or (code == Close.UNAUTHORISED and not callable(self._token))
         # A fresh token that is refused may have been of the minute before; a second one is not.
         if refused or (code == Close.UNAUTHORISED and self._refused_tokens > 1):
-            raise FeedRefused(str(code), f"{self.url}: {reason}")
+            raise FeedRefused(f"{self.url}: {reason}", str(code))
         if successor is None and self._ledger.wants:
             self._tell(f"closed with {code}: {reason}")
 

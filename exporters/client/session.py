@@ -197,8 +197,8 @@ class Session:
     def _begin(self, message: Mapping[str, Any]) -> list[Item]:
         if message["schema_version"] != SCHEMA_VERSION:
             raise FeedRefused(
-                "schema_version",
                 f"the gateway speaks version {message['schema_version']} of the feed; this client {SCHEMA_VERSION}",
+                "schema_version",
             )
         self.is_in = True
         asks = list(self._ledger.asks())
@@ -315,14 +315,14 @@ class Session:
             logger.warning("feed %s: %s (%s)", self._url, message["message"], message["code"])
         elif message["code"] == Code.TOO_MANY_CATCH_UPS:
             asyncio.get_running_loop().call_later(_ASK_AGAIN_S, self.ask, ask)
-        elif not self._ledger.refused(ask, FeedRefused(message["code"], message["message"])):
-            raise FeedRefused(message["code"], f"{self._url}: {message['message']}")
+        elif not self._ledger.refused(ask, FeedRefused(message["message"], message["code"])):
+            raise FeedRefused(f"{self._url}: {message['message']}", message["code"])
 
     def _warned(self, message: Mapping[str, Any]) -> None:
         logger.warning("feed %s: %s", self._url, message["message"])
 
     def _no_token(self, message: Mapping[str, Any]) -> None:
-        raise FeedRefused(Code.UNAUTHORISED, f"{self._url}: there is no token, and the gateway asks for one")
+        raise FeedRefused(f"{self._url}: there is no token, and the gateway asks for one", Code.UNAUTHORISED)
 
     def _renew_soon(self, _: Mapping[str, Any]) -> None:
         self._spawn(self._renew())

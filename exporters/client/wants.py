@@ -96,7 +96,7 @@ class Wants:
         try:
             table.subscribe(ask.request)
         except BadMessage as error:
-            raise FeedRefused(error.code, str(error)) from None
+            raise FeedRefused(str(error), error.code) from None
         self._replays = [replay for replay in self._replays if not _is_part(replay, ask)]
         if ask.replay_from_ns is not None:
             self._replays.append(ask)
@@ -165,7 +165,7 @@ def _checked(message: Mapping[str, Any]) -> None:
     try:
         parse_request(orjson.dumps(message).decode())
     except BadMessage as error:
-        raise FeedRefused(error.code, str(error)) from None
+        raise FeedRefused(str(error), error.code) from None
 
 
 def _resuming(

@@ -52,6 +52,7 @@ async def test_panels_and_alerts_find_what_a_running_engine_exports(engine: Any,
         process = subprocess.Popen([program, *flags], cwd=tmp_path, stdout=log, stderr=log)
     try:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+            visitor = asyncio.create_task(_visit(engine.settings.api_port))
             await _until_known(session)
             empty, broken = [], []
             for query in _queries():
@@ -70,20 +71,30 @@ async def test_panels_and_alerts_find_what_a_running_engine_exports(engine: Any,
             assert len(rules) > 20
             assert [(rule["name"], rule["lastError"]) for rule in rules if rule.get("lastError")] == []
             assert [rule["name"] for rule in rules if rule.get("state") == "firing"] == []
+            visitor.cancel()
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(20)
 
 
 async def _start_every_role(engine: Any, tmp_path: Path) -> None:
-    engine.settings = engine.settings.model_copy(update={"archive_every_s": 2.0})
+    changes = {"archive_every_s": 2.0, "api_port": free_port()}
+    engine.settings = engine.settings.model_copy(update=changes)
     await engine.start("worker", "worker", "--name", "worker")
     await engine.start_ways_out()
     await engine.start("outcomes", "outcomes", ready=False)
-    await engine.start("api", "api", "--port", str(free_port()), ready=False)
+    await engine.start("api", "api", ready=False)
     await engine.start("archiver", "archive", "run", str(tmp_path / "archive"), ready=False)
     await engine.start("source", "ingest", "simulator", "--rate", "200", ready=False)
     await engine.until(lambda: all(part.healthy for part in engine.parts.values()), "every role is ready")
+
+
+async def _visit(port: int) -> None:
+    async with aiohttp.ClientSession() as session:
+        while True:
+            async with session.get(f"http://127.0.0.1:{port}/v1/predictions/latest") as answer:
+                await answer.read()
+            await asyncio.sleep(0.3)
 
 
 def _configuration(engine: Any) -> str:

@@ -99,7 +99,8 @@ async def test_a_poisoned_model_is_taken_out_of_service_and_nothing_is_lost(engi
     assert ((np.diff(seqs) == 1) | (symbols[1:] != symbols[:-1])).all()
     told = await events(engine)
     kinds = [ModelEventKind(kind) for kind in told["kind"]]
-    assert [kind for kind in kinds if kind != ModelEventKind.SERVED] == [
+    # The champion was trained on another market than this one, and what it takes and says may drift.
+    assert [kind for kind in kinds if kind not in (ModelEventKind.SERVED, ModelEventKind.DRIFTED)] == [
         ModelEventKind.TRIPPED,
         ModelEventKind.ROLLED_BACK,
     ]
