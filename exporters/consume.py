@@ -12,7 +12,6 @@ again where its group's offset stands, and is committed from there.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -28,6 +27,7 @@ from exporters.intake import Door
 from exporters.metrics import SinkMetrics
 from exporters.pending import Pending
 from exporters.waiting import BROKER_PATIENCE_S, Backoff, pause
+from stream.ending import end_consumer
 from stream.errors import SinkRejected, SinkUnavailable
 from stream.settings import Settings
 from stream.telemetry import Health
@@ -135,8 +135,7 @@ class Consumption(ConsumerRebalanceListener):
             if watch is not None:
                 watch.cancel()
                 await asyncio.gather(watch, return_exceptions=True)
-            with contextlib.suppress(KafkaError, TimeoutError):
-                await asyncio.wait_for(self._consumer.stop(), BROKER_PATIENCE_S)
+            await end_consumer(self._consumer)
 
     async def _await_topic(self, stop: asyncio.Event) -> None:
         # Subscribing to a topic that is not there would have the broker create it, with partitions as it likes.
