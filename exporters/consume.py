@@ -26,7 +26,7 @@ from exporters.cluster import cluster_id
 from exporters.intake import Door
 from exporters.metrics import SinkMetrics
 from exporters.pending import Pending
-from exporters.waiting import BROKER_PATIENCE_S, Backoff, pause
+from exporters.waiting import BROKER_PATIENCE_S, Backoff, end_task, pause
 from stream.ending import end_consumer
 from stream.errors import SinkRejected, SinkUnavailable
 from stream.settings import Settings
@@ -133,8 +133,7 @@ class Consumption(ConsumerRebalanceListener):
             await self._commit()
         finally:
             if watch is not None:
-                watch.cancel()
-                await asyncio.gather(watch, return_exceptions=True)
+                await end_task(watch)
             await end_consumer(self._consumer)
 
     async def _await_topic(self, stop: asyncio.Event) -> None:

@@ -20,7 +20,7 @@ from exporters.cluster import cluster_id
 from exporters.feed_history import Segment
 from exporters.feed_inlets import Inlet
 from exporters.feed_pacer import Pacer, Rest
-from exporters.waiting import BROKER_PATIENCE_S, Backoff, pause
+from exporters.waiting import BROKER_PATIENCE_S, Backoff, end_task, pause
 from stream.clock import Clock
 from stream.ending import end_consumer
 from stream.records import Records, join_records
@@ -119,8 +119,7 @@ class Tail:
             await self._pump(stop, watch)
         finally:
             if watch is not None:
-                watch.cancel()
-                await asyncio.gather(watch, return_exceptions=True)
+                await end_task(watch)
             await end_consumer(self._consumer)
 
     async def _seek(self, epoch: str, partitions: list[TopicPartition]) -> None:
