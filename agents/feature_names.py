@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 
 from agents.features import Feature, catalogue
 from agents.periods import Periods
+from stream.ending import end_consumer
 from stream.errors import ServerError
 from stream.topics import FEATURE_NAMES
 
@@ -66,5 +67,5 @@ async def read_catalogues(bootstrap: str) -> Catalogues:
             for message in (await consumer.getmany(where, timeout_ms=_WAIT_MS)).get(where, ()):
                 found[int(message.key, 16)] = tuple(Feature(**each) for each in json.loads(message.value))
     finally:
-        await consumer.stop()
+        await end_consumer(consumer)
     return found

@@ -12,7 +12,6 @@ again where its group's offset stands, and is committed from there.
 """
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -27,7 +26,8 @@ from exporters.cluster import cluster_id
 from exporters.intake import Door
 from exporters.metrics import SinkMetrics
 from exporters.pending import Pending
-from exporters.waiting import BROKER_PATIENCE_S, Backoff, pause
+from exporters.waiting import BROKER_PATIENCE_S, Backoff, end_task, pause
+from stream.ending import end_consumer
 from stream.errors import SinkRejected, SinkUnavailable
 from stream.settings import Settings
 from stream.telemetry import Health
@@ -133,10 +133,8 @@ class Consumption(ConsumerRebalanceListener):
             await self._commit()
         finally:
             if watch is not None:
-                watch.cancel()
-                await asyncio.gather(watch, return_exceptions=True)
-            with contextlib.suppress(KafkaError, TimeoutError):
-                await asyncio.wait_for(self._consumer.stop(), BROKER_PATIENCE_S)
+                await end_task(watch)
+            await end_consumer(self._consumer)
 
     async def _await_topic(self, stop: asyncio.Event) -> None:
         # Subscribing to a topic that is not there would have the broker create it, with partitions as it likes.

@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from exporters.feed_tail import end_consumer, partitions_of
+from exporters.feed_tail import partitions_of
 from exporters.intake import Message
 from exporters.waiting import BROKER_PATIENCE_S
+from stream.ending import end_consumer
 from stream.records import Records
 from stream.settings import Settings
 

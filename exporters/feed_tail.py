@@ -20,8 +20,9 @@ from exporters.cluster import cluster_id
 from exporters.feed_history import Segment
 from exporters.feed_inlets import Inlet
 from exporters.feed_pacer import Pacer, Rest
-from exporters.waiting import BROKER_PATIENCE_S, Backoff, pause
+from exporters.waiting import BROKER_PATIENCE_S, Backoff, end_task, pause
 from stream.clock import Clock
+from stream.ending import end_consumer
 from stream.records import Records, join_records
 from stream.settings import Settings
 from stream.telemetry import Health
@@ -118,8 +119,7 @@ class Tail:
             await self._pump(stop, watch)
         finally:
             if watch is not None:
-                watch.cancel()
-                await asyncio.gather(watch, return_exceptions=True)
+                await end_task(watch)
             await end_consumer(self._consumer)
 
     async def _seek(self, epoch: str, partitions: list[TopicPartition]) -> None:
@@ -192,16 +192,6 @@ class Tail:
             behind = {p: max(0, end - self._next[p]) for p, end in ends.items()}
             self.lag_blocks.update({p.partition: n for p, n in behind.items() if p.topic == self._topics[0]})
             await asyncio.sleep(_WATCH_EVERY_S)
-
-
-async def end_consumer(consumer: Any) -> None:
-    """End a consumer completely, whether its broker answers or not."""
-    stopping = asyncio.create_task(consumer.stop())
-    await asyncio.wait({stopping}, timeout=BROKER_PATIENCE_S)
-    if not stopping.done() or stopping.cancelled() or stopping.exception() is not None:
-        # aiokafka 0.14 stumbles over its own cancelled fetches then, and leaves its connections open.
-        stopping.cancel()
-        await consumer._client.close()  # noqa: SLF001
 
 
 async def partitions_of(bootstrap: str, topics: Sequence[str]) -> list[TopicPartition]:

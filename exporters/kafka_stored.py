@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaError
 
 from exporters.cluster import cluster_id
 from models.recompute import Block, Run, joined
+from stream.ending import end_consumer
 from stream.errors import RecordError, SourceError
 from stream.records import PREDICTION, TICK, Records, decode_block, encode_symbol, partition_of
 from stream.topics import PREDICTIONS, TICKS
@@ -125,4 +126,4 @@ async def _fetches(bootstrap: str, where: Any) -> AsyncGenerator[list[Any], None
             at = position
             yield [each for each in found.get(where, ()) if each.offset < end]
     finally:
-        await consumer.stop()
+        await end_consumer(consumer)

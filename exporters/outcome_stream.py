@@ -31,6 +31,7 @@ from models.registry import Registry
 from models.rollback import Guard
 from models.watch import PartitionWatch
 from stream.clock import NS_PER_S, Clock
+from stream.ending import end_consumer
 from stream.errors import ModelError, RecordError, RegistryError, ServerError
 from stream.records import MAX_BLOCK_RECORDS, Records, encode_block, join_records
 from stream.settings import Settings
@@ -132,9 +133,9 @@ class OutcomeStream:
                 await self._step()
             await self._keep()
         finally:
-            for client in (self._consumer, self._producer):
-                with contextlib.suppress(KafkaError, TimeoutError):
-                    await asyncio.wait_for(client.stop(), BROKER_PATIENCE_S)
+            await end_consumer(self._consumer)
+            with contextlib.suppress(KafkaError, TimeoutError):
+                await asyncio.wait_for(self._producer.stop(), BROKER_PATIENCE_S)
 
     async def _begin(self) -> None:
         """Learn the models, take up each partition where it was kept, and go on from there."""

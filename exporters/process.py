@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from prometheus_client import CollectorRegistry
@@ -14,11 +14,14 @@ from exporters.batch import Sink
 from exporters.consume import Consumption
 from exporters.intake import Door, Intake, PlainIntake
 from exporters.metrics import IntakeMetrics, SinkMetrics
+from exporters.waiting import BROKER_PATIENCE_S, end_task
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
 from stream.topics import APP_ID, PREDICTIONS
 
 logger = logging.getLogger(__name__)
+
+_LEAVE_S: Final = 2 * BROKER_PATIENCE_S  # for ending a consumer in order
 
 OnReady = Callable[[str], None]  # called with the URL that a process serves, once it does
 
@@ -105,6 +108,4 @@ async def _run_all(consumptions: Sequence[Consumption], stop: asyncio.Event) -> 
     try:
         await asyncio.gather(*tasks)
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(end_task(task, _LEAVE_S) for task in tasks))

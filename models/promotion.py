@@ -26,6 +26,7 @@ from models.artifact import load
 from models.night import NIGHT_KEY, Night
 from models.registry import Aliases, Registry, Version
 from stream.clock import Clock, wall_ns
+from stream.ending import end_consumer
 from stream.errors import RecordError, RegistryError, ServerError
 from stream.topics import MODELS
 
@@ -167,7 +168,7 @@ async def read_models(bootstrap: str) -> ModelsTopic:
     except (KafkaError, TimeoutError, OSError) as error:
         raise ServerError(f"cannot read the topic {MODELS} at {bootstrap}: {error!r}") from None
     finally:
-        await consumer.stop()
+        await end_consumer(consumer)
     return said
 
 

@@ -26,6 +26,7 @@ from models.predictor import load_predictor
 from models.promotion import WORKER_KEY, ModelsTopic, Promotion, send_models
 from models.registry import Registry
 from stream.clock import wall_ns
+from stream.ending import end_consumer
 from stream.errors import InvariantError, ModelError, ServerError, TickloomError
 from stream.telemetry import Health
 from stream.topics import MODELS
@@ -105,7 +106,7 @@ class ModelService:
             task.remove_done_callback(self._on_ended)
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._consumer.stop()
+        await end_consumer(self._consumer)
 
     @property
     def challengers(self) -> Mapping[int, Predictor]:

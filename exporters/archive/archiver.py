@@ -9,7 +9,6 @@ fetched.
 """
 
 import asyncio
-import contextlib
 import logging
 import secrets
 import time
@@ -27,6 +26,7 @@ from exporters.archive.ranges import OpenRange
 from exporters.archive.vault import Chain, Vault
 from exporters.cluster import cluster_id
 from exporters.waiting import BROKER_PATIENCE_S, Backoff, pause
+from stream.ending import end_consumer
 from stream.errors import ArchiveError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
@@ -108,8 +108,7 @@ class Archiver(ConsumerRebalanceListener):
             for part in list(self._open):
                 await self._close(part, stop)
         finally:
-            with contextlib.suppress(KafkaError, TimeoutError):
-                await asyncio.wait_for(self._consumer.stop(), BROKER_PATIENCE_S)
+            await end_consumer(self._consumer)
 
     async def _pump(self, stop: asyncio.Event, once: bool) -> None:
         while not stop.is_set():

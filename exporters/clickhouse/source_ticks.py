@@ -15,6 +15,7 @@ from aiokafka.errors import KafkaError
 from numpy.typing import NDArray
 
 from exporters.waiting import BROKER_PATIENCE_S
+from stream.ending import end_consumer
 from stream.errors import RecordError, SinkUnavailable
 from stream.records import TICK, Records, decode_block, empty_ticks, join_records
 from stream.topics import TICKS
@@ -63,8 +64,7 @@ class SourceTicks:
         consumer, self._consumer = self._consumer, None
         self._blocks, self._next = {}, {}
         if consumer is not None:
-            with contextlib.suppress(KafkaError, TimeoutError):
-                await asyncio.wait_for(consumer.stop(), BROKER_PATIENCE_S)
+            await end_consumer(consumer)
 
     async def _read(self, partition: TopicPartition, offsets: NDArray[np.int64]) -> dict[int, Records]:
         """Have the blocks at some ascending offsets of a partition; those that are not there are left out."""

@@ -10,6 +10,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from exporters.rest.problems import UNAVAILABLE, Problem
+from stream.ending import end_consumer
 from stream.topics import APP_ID
 
 _HELD_FOR_S: Final = 1.0
@@ -84,7 +85,7 @@ class Lag:
         if admin is not None:
             await admin.close()
         if consumer is not None:
-            await consumer.stop()
+            await end_consumer(consumer)
 
 
 def _row(group: str, partition: TopicPartition, committed: int, end: int) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class RecordingSink:
         self.tried: list[Batch] = []
         self.away = False
         self.poison: tuple[bytes, int] | None = None
+        self.aside: list[tuple[bytes, int]] = []
+        self.reasons: list[str] = []
         self.hold: asyncio.Event | None = None
 
     async def write(self, batch: Batch) -> None:
@@ -49,7 +51,9 @@ class RecordingSink:
         """Nothing follows."""
 
     async def put_aside(self, batch: Batch, reason: str) -> None:
-        """Nowhere."""
+        await self.check()
+        self.aside += pairs(batch.rows)
+        self.reasons.append(reason)
 
     async def check(self) -> None:
         if self.away:
@@ -225,7 +229,7 @@ async def test_a_crash_between_the_sink_and_the_commit_repeats_and_never_loses(
     await eventually(lambda: set(seen + last.pairs()) == set(pairs(rows)))
 
 
-async def test_rows_that_the_sink_will_never_take_are_given_up_alone(
+async def test_rows_that_the_sink_will_never_take_are_put_aside_alone(
     start: Start, publish: Any, make_rows: Any, eventually: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     sink = RecordingSink()
@@ -237,6 +241,8 @@ async def test_rows_that_the_sink_will_never_take_are_given_up_alone(
     await exporter.finish()
     assert sorted(sink.pairs()) == sorted(set(pairs(rows)) - {(b"AIG", 7)})
     assert exporter.metrics.refused == 1
+    assert sink.aside == [(b"AIG", 7)]
+    assert sink.reasons == ["it holds the poison"]
     assert "'symbol': b'AIG', 'seq': 7" in caplog.text
 
 
