@@ -188,7 +188,9 @@ class Tail:
     async def _watch(self, partitions: list[TopicPartition]) -> None:
         """Say for ever how far we are behind; ends with the error when the broker does not answer."""
         while True:
-            ends = await asyncio.wait_for(self._consumer.end_offsets(partitions), BROKER_PATIENCE_S)
+            # Not wait_for: Python 3.11's loses a cancellation that comes together with the answer.
+            async with asyncio.timeout(BROKER_PATIENCE_S):
+                ends = await self._consumer.end_offsets(partitions)
             behind = {p: max(0, end - self._next[p]) for p, end in ends.items()}
             self.lag_blocks.update({p.partition: n for p, n in behind.items() if p.topic == self._topics[0]})
             await asyncio.sleep(_WATCH_EVERY_S)

@@ -104,9 +104,12 @@ def eventually() -> Eventually:
     return wait
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def feed_kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    """A broker of gateways alone: they create the standard topics, with our number of partitions."""
+    """A broker of one file's gateways alone: they create the standard topics, with our number of partitions.
+
+    What a test puts into a standard topic stays there, and other files' tests would see it.
+    """
     with EmbeddedKafka(tmp_path_factory.mktemp("feed-kafka")) as server:
         yield server
 

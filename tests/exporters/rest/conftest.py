@@ -203,9 +203,13 @@ def filled(
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def api(filled: Settings) -> Iterator[Running]:
-    """An API without a token."""
+    """An API without a token.
+
+    It ends with its file: its Kafka client draws from ``random``, which must not move while hypothesis or a
+    seeded training of another file draws from it.
+    """
     with running(filled) as one:
         yield one
 
