@@ -283,7 +283,9 @@ class Consumption(ConsumerRebalanceListener):
         """Say for ever how far we are behind, and whether the broker answers."""
         while True:
             try:
-                await asyncio.wait_for(self._measure_lag(), BROKER_PATIENCE_S)
+                # Not wait_for: Python 3.11's loses a cancellation that comes together with the answer.
+                async with asyncio.timeout(BROKER_PATIENCE_S):
+                    await self._measure_lag()
             except IllegalStateError:
                 pass  # a rebalance took the partition while we asked
             except (KafkaError, TimeoutError) as error:

@@ -57,7 +57,7 @@ class Running:
             self._task.cancel()
             await asyncio.wait({self._task}, timeout=20)
             pytest.fail("the gateway did not stop within 20 s")
-        # A CancelledError that left a fixture would keep pytest from ending the others: the next test got our topic.
+        # A CancelledError out of a fixture keeps pytest from ending the others: the next test would get our topic.
         if not self._task.cancelled():
             self._task.result()
 
