@@ -21,8 +21,9 @@ from stream.records import Records
 
 NS_PER_S: Final = 1_000_000_000
 _DAY_S: Final = 24 * 3600
-# Sums of floats come out the same in the last bit where one thread adds them in the order of the table. Days of old
-# bars are partitions by the thousand. A result that is the same as before is no repeated insert.
+# One thread adds in the order of the table, so that sums of floats come out the same but for the last bit, in which
+# it shows how the rows lay in parts. Days of old bars are partitions by the thousand. A result that is the same as
+# before is no repeated insert.
 _SETTINGS: Final = {"max_threads": 1, "max_partitions_per_insert_block": 0, "insert_deduplicate": 0}
 
 # A tick that is out of order counts in the bar that was open then, as everywhere in tickloom: hence newest_time.

@@ -1,4 +1,4 @@
--- What has been here for a week is read seldom and kept for ever: it is compressed harder (3 to 20 % smaller, by column).
+-- What has been here for a week is read seldom and kept for ever: it is compressed harder.
 -- Only codecs that name Default follow the age of a part.
 ALTER TABLE predictions MODIFY SETTING default_compression_codec = 'ZSTD(1)';
 
