@@ -27,17 +27,13 @@ WITH
             bid_size,
             ask_size,
             0.5 * (bid + ask) AS mid
-        FROM v_ticks
+        FROM v_accepted_ticks
         WHERE symbol = {symbol:String}
             AND event_time >= {from:DateTime64(9, 'UTC')}
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'quote'
             AND bid_size + ask_size > 0
             AND isFinite(bid + ask)
-            AND (epoch, source_offset, source_index) NOT IN
-            (
-                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
-            )
     ),
     later AS (SELECT symbol, event_time, argMax(mid, position) AS mid FROM quotes GROUP BY symbol, event_time)
 SELECT

@@ -21,30 +21,22 @@ WITH
     quotes AS
     (
         SELECT symbol, event_time, source_offset * 4096 + source_index AS position, 0.5 * (bid + ask) AS mid
-        FROM v_ticks
+        FROM v_accepted_ticks
         WHERE symbol = {symbol:String}
             AND event_time >= {from:DateTime64(9, 'UTC')}
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'quote'
             AND isFinite(bid + ask)
-            AND (epoch, source_offset, source_index) NOT IN
-            (
-                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
-            )
     ),
     trades AS
     (
         SELECT symbol, event_time, source_offset * 4096 + source_index AS position, price, size, side
-        FROM v_ticks
+        FROM v_accepted_ticks
         WHERE symbol = {symbol:String}
             AND event_time >= {from:DateTime64(9, 'UTC')}
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'trade'
             AND size > 0
-            AND (epoch, source_offset, source_index) NOT IN
-            (
-                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
-            )
     ),
     before AS
     (
