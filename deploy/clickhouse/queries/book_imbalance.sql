@@ -35,7 +35,13 @@ WITH
             AND bid_size + ask_size > 0
             AND isFinite(bid + ask)
     ),
-    later AS (SELECT symbol, event_time, argMax(mid, position) AS mid FROM quotes GROUP BY symbol, event_time)
+    later AS
+    (
+        SELECT symbol, event_time, mid
+        FROM quotes
+        ORDER BY event_time DESC, position DESC
+        LIMIT 1 BY event_time
+    )
 SELECT
     least(floor((q.bid_size - q.ask_size) / (q.bid_size + q.ask_size) * 5) / 5, 0.8) AS imbalance_from,
     count() AS quotes,

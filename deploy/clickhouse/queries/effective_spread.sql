@@ -53,7 +53,13 @@ WITH
         ASOF INNER JOIN quotes AS q ON t.symbol = q.symbol AND t.position >= q.position
     ),
     -- Of quotes of one time the last counts.
-    later AS (SELECT symbol, event_time, argMax(mid, position) AS mid FROM quotes GROUP BY symbol, event_time)
+    later AS
+    (
+        SELECT symbol, event_time, mid
+        FROM quotes
+        ORDER BY event_time DESC, position DESC
+        LIMIT 1 BY event_time
+    )
 SELECT
     toStartOfInterval(b.event_time, toIntervalMinute({minutes:UInt32})) AS time,
     count() AS trades,
