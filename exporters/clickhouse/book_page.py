@@ -40,8 +40,8 @@ _COST: Final = """
 ## What they cost
 
 Milliseconds on two cores, and the rows that were read, of the quickest of {day_repeats} runs (with many days: of
-{all_repeats}), as `python -m bench.query_book` found them with made-up ticks, each with a prediction and an outcome:
-a day of {day:,} ticks of three symbols, and {all:,} of twenty symbols on five days. *A symbol's day* is one symbol
+{all_repeats}), as `python -m bench.query_book` found them with made-up ticks, each with a prediction and outcome: a
+day of {day:,} ticks of three symbols, and {all:,} of twenty symbols on five days. *A symbol's day* is one symbol
 on one day; of a query that asks for no symbol it is a day. *Everything* is all days of all symbols; where a query
 asks for one symbol, all its days. There are no features in these ticks: `feature_drift` finds nothing to read.
 
@@ -101,8 +101,8 @@ def _reasons(report: dict[str, Any]) -> str:
     names = [", ".join(dict.fromkeys(f"`{each['query']}`" for each in some)) for some in (all_rows, sorts)]
     most = max((each["read_rows"] for each in all_rows), default=0)
     items = (
-        f"- every row of every symbol is read, {_rows(report['ticks'])} to {_rows(most)}, as bars and histograms do "
-        f"not have what is asked: {names[0]}. Ask for some symbols, or days.",
+        f"- every row of every symbol is read, {_rows(report['ticks'])} to {_rows(most)}, as bars and histograms "
+        f"do not have what is asked: {names[0]}. Ask for some symbols, or days.",
         f"- the five million rows of one symbol are joined or sorted: {names[1]}. A day of them takes a fifth.",
     )
     return "\n".join(textwrap.fill(item, 116, subsequent_indent="  ", break_on_hyphens=False) for item in items)
