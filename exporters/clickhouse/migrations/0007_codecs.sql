@@ -1,6 +1,7 @@
--- Other codecs, where `python -m bench.codecs` found fewer bytes that are read at least about as fast (docs/clickhouse.md):
+-- Other codecs, where `python -m bench.codecs` found fewer bytes that are read about as fast (docs/clickhouse.md):
 -- prices and sizes repeat, which ZSTD sees better without Gorilla; times of venues are multiples of a microsecond or of
--- a millisecond; numbers without gaps have no second difference. What is stored follows as parts are merged.
+-- a millisecond; numbers without gaps have no second difference; of what a model computes the bytes differ by little
+-- from those of the row before. What is stored follows as parts are merged.
 ALTER TABLE ticks
     MODIFY COLUMN event_time CODEC(GCD, Delta, Default),
     MODIFY COLUMN price CODEC(Default),
@@ -16,7 +17,11 @@ ALTER TABLE predictions
     MODIFY COLUMN newest_time CODEC(GCD, Delta, Default),
     MODIFY COLUMN ref_price CODEC(Default),
     MODIFY COLUMN trade_price CODEC(Default),
-    MODIFY COLUMN trade_size CODEC(Default);
+    MODIFY COLUMN trade_size CODEC(Default),
+    MODIFY COLUMN p_down CODEC(Delta, Default),
+    MODIFY COLUMN p_flat CODEC(Delta, Default),
+    MODIFY COLUMN p_up CODEC(Delta, Default),
+    MODIFY COLUMN expected_return_bps CODEC(Delta, Default);
 
 ALTER TABLE outcomes
     MODIFY COLUMN seq CODEC(DoubleDelta, ZSTD(1)),
@@ -24,7 +29,13 @@ ALTER TABLE outcomes
     MODIFY COLUMN from_time CODEC(GCD, Delta, ZSTD(1)),
     MODIFY COLUMN resolved_time CODEC(GCD, Delta, ZSTD(1)),
     MODIFY COLUMN ref_price CODEC(ZSTD(1)),
-    MODIFY COLUMN later_price CODEC(ZSTD(1));
+    MODIFY COLUMN later_price CODEC(ZSTD(1)),
+    MODIFY COLUMN p_down CODEC(Delta, ZSTD(1)),
+    MODIFY COLUMN p_flat CODEC(Delta, ZSTD(1)),
+    MODIFY COLUMN p_up CODEC(Delta, ZSTD(1)),
+    MODIFY COLUMN expected_return_bps CODEC(Delta, ZSTD(1)),
+    MODIFY COLUMN log_loss CODEC(Delta, ZSTD(1)),
+    MODIFY COLUMN brier CODEC(Delta, ZSTD(1));
 
 ALTER TABLE bars_1s
     MODIFY COLUMN open CODEC(ZSTD(1)),
