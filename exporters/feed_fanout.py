@@ -72,6 +72,7 @@ class Fanout:
         self.followers: dict[FeedClient, Following] = {}
         self._told_first: list[Held] = []
         self._groups: list[_Group] | None = None  # None: to be made anew
+        self._latest: list[tuple[FeedClient, Following]] | None = None  # who follows with `latest`; None as before
         self._zeros: Int64s = np.zeros(0, np.int64)
         self._metrics, self._clock, self._memory = metrics, clock, memory
 
@@ -82,7 +83,7 @@ class Fanout:
     def leave(self, client: FeedClient) -> None:
         """Let a client go."""
         self.followers.pop(client, None)
-        self._groups = None
+        self._forget_groups()
 
     def tell_first(self, held: Held) -> None:
         """Send a message to all followers, and to each to come before its first row."""
@@ -98,7 +99,7 @@ class Fanout:
     def refresh(self, following: Following) -> None:
         """Take note that a client's subscriptions or catch-ups changed."""
         following.refresh(self.board)
-        self._groups = None
+        self._forget_groups()
 
     def begin(self, epoch: str, offsets: dict[int, int]) -> None:
         """Forget everything: another Kafka cluster or topic numbers the rows from here on.
@@ -120,7 +121,7 @@ class Fanout:
         for client, following in list(self.followers.items()):
             following.forget()
             client.post(held)
-        self._groups = None
+        self._forget_groups()
 
     def fill(self, rows: Records, segments: Sequence[Segment]) -> Int64s:
         """Take rows of the past; nobody gets them, see `show_all`. Return the slot of each."""
@@ -152,6 +153,9 @@ class Fanout:
             self._note_sent(rows[sent])
         return slots
 
+    def _forget_groups(self) -> None:
+        self._groups = self._latest = None
+
     def _make_groups(self) -> "list[_Group]":
         groups: dict[tuple[bytes, bool], _Group] = {}
         for client, following in self.followers.items():
@@ -175,9 +179,9 @@ class Fanout:
         steps: dict[tuple[bytes, int, int, bool], _Step] = {}
         frames: Frames = {}
         wait_s, now_ns, all_had = _NEVER_S, self._clock(), self.board.counts.copy()
-        for client, following in list(self.followers.items()):
-            if not following.follows_latest:
-                continue
+        if self._latest is None:
+            self._latest = [pair for pair in self.followers.items() if pair[1].follows_latest]
+        for client, following in self._latest:
             if not client.drained:
                 wait_s = 0.0
                 continue
@@ -259,7 +263,7 @@ class Fanout:
             self._metrics.symbols[self.channel.name] = len(self.board)
             for following in self.followers.values():
                 following.extend(self.board)
-            self._groups = None
+            self._forget_groups()
         return slots, first, np.arange(position, self.history.head)
 
     def _step(self, is_binary: bool, following: Following, all_had: Int64s, frames: Frames, now_ns: int) -> _Step:

@@ -17,14 +17,16 @@ FLUSH_EVERY_S: Final = 0.010
 
 # uvloop's timers count milliseconds.
 _SHORTEST_REST_S: Final = 0.0005
+# Fewer in a portion: whoever rests then makes the next messages wait that would have gone out at once.
+_WORTH_A_REST: Final = 4
 
 
 class Rest:
     """Lets messages gather while the feed works hard.
 
     After a portion of messages it waits for as long as the portion took, so that a gateway that could be busy all
-    the time is busy half of it; but on its account portions never begin more than FLUSH_EVERY_S apart. A portion
-    that took no time, of few messages or for few clients, is followed by no rest.
+    the time is busy half of it; but on its account portions never begin more than FLUSH_EVERY_S apart. A portion of
+    so few messages that nothing has gathered yet, or that took no time, is followed by no rest.
     """
 
     def __init__(self) -> None:
@@ -34,8 +36,10 @@ class Rest:
         """A portion is taken now."""
         self._began_s = asyncio.get_running_loop().time()
 
-    async def end(self) -> None:
-        """All of it has been given to the sockets. Cancelling it is safe."""
+    async def end(self, messages: int) -> None:
+        """All ``messages`` of it have been given to the sockets. Cancelling it is safe."""
+        if messages < _WORTH_A_REST:
+            return
         rest_s = rest_after(asyncio.get_running_loop().time() - self._began_s)
         if rest_s:
             await asyncio.sleep(rest_s)

@@ -163,7 +163,7 @@ class Tail:
                 rows = parts[0] if len(parts) == 1 else _join(parts)
                 await self._hand_on(rows, segments, read_ns)
             self._finish_past()
-            await self._rest.end()
+            await self._rest.end(sum(segment.rows for segment in segments))
 
     async def _hand_on(self, rows: Records, segments: list[Segment], read_ns: int) -> None:
         start = 0

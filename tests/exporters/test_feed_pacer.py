@@ -35,9 +35,17 @@ async def test_work_is_followed_by_rest() -> None:
         rest.begin()
         time.sleep(0.004)
         began_s = loop.time()
-        await rest.end()
+        await rest.end(messages=100)
         longest_s = max(longest_s, loop.time() - began_s)
     assert longest_s > 0.002
+
+
+async def test_a_message_that_came_alone_is_followed_by_no_rest() -> None:
+    rest = Rest()
+    rest.begin()
+    time.sleep(0.004)
+    with pytest.raises(StopIteration):  # it would yield to the loop if it waited for anything
+        rest.end(messages=1).send(None)
 
 
 def test_a_poke_just_before_the_next_flush_is_due_waits_for_it_as_any_other() -> None:
