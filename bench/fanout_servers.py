@@ -217,7 +217,7 @@ async def picows_send(clients: int, rate_per_s: float) -> None:
 async def tickloom(clients: int, rate_per_s: float, port: int = 0) -> None:
     """Our gateway from its door to its sockets, with `Schedule` in the place of Kafka."""
     from exporters.feed_history import Segment
-    from exporters.feed_pacer import Rest
+    from exporters.feed_tail import WHILE_BUSY_S
     from exporters.gateway import Gateway
     from stream.settings import Settings
 
@@ -229,14 +229,14 @@ async def tickloom(clients: int, rate_per_s: float, port: int = 0) -> None:
             self._inlet.take(past, [Segment(len(past), 0, 1)], True, time.time_ns())
             fanout.show_all()
             await (settled(self._subscribed) if port else gathered(self._subscribed, clients))
-            schedule, rest = Schedule(rate_per_s), Rest()
+            schedule = Schedule(rate_per_s)
             while True:
                 rows = schedule.take(limit=4096)
                 if len(rows):
-                    rest.begin()
                     self._inlet.take(rows, [Segment(len(rows), 0, 1)], False, time.time_ns())
                     self._pacer.poke()
-                    await rest.end(len(rows))
+                if fanout.rounds.busy:
+                    await asyncio.sleep(WHILE_BUSY_S)
                 await schedule.wait()
 
         def _subscribed(self) -> int:

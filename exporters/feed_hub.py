@@ -105,8 +105,8 @@ class Hub:
     def _seqs(self, client: FeedClient, name: str) -> dict[str, int]:
         if self.channels[name].filling:
             return {}  # nobody has been sent these yet
-        board = self.channels[name].board
-        followed = client.followings[name].followed & (board.counts > 0)
+        board, seqs = self.channels[name].board, self.channels[name].sent_seqs()
+        followed = client.followings[name].followed & (seqs > 0)
         slots = np.flatnonzero(followed)[:_MAX_HEARTBEAT_SEQS]
         names = [board.symbols[slot].decode() for slot in slots.tolist()]
-        return dict(zip(names, board.seqs[slots].tolist(), strict=True))
+        return dict(zip(names, seqs[slots].tolist(), strict=True))
