@@ -3,10 +3,11 @@
     python -m bench.redis_sink [--rates 100000,max] [--symbols 100,1000] [--seconds 5] [--url URL] [--json FILE]
 
 The exporter's sink on one core, given batches as it reads them from Kafka: 10 ms of predictions at the rate, or all
-that has come where it is behind, the symbols in turn, so that of 1,000 or more symbols each prediction of 10 ms has a
-hash of its own to write. ``max`` gives it the next 1,000 as soon as it has written some. CPU time of the sink
-(encoding, Redis client, event loop) and of the server are told apart; a write's latency counts from when its batch was due. Memory is what the server says
-(``used_memory``) before and after. Without --url it starts the embedded Valkey.
+that has come where it is behind, the symbols in turn, so that of 1,000 or more symbols each prediction of 10 ms has
+a hash of its own to write. ``max`` gives it the next 1,000 as soon as it has written some. CPU time of the sink
+(encoding, Redis client, event loop) and of the server are told apart; a write's latency counts from when its batch
+was due. Memory is what the server says (``used_memory``) before and after. Without --url it starts the embedded
+Valkey.
 """
 
 import argparse
