@@ -41,13 +41,16 @@ WIDTH: Final = 2  # F
 STRIDE: Final = 3  # 4 x UNITS, rounded up to whole cache lines: the length of a row of weights
 MEAN: Final = 4  # in the weights: float32[F]
 INVERSE: Final = 5  # float32[F]
-HEADS: Final = 6  # float32[U + 1, 4], the bias last
-SUMS: Final = 7  # in the scratch: float32[TILE, STRIDE]
-H_NEW: Final = 8  # float32[L * U]
-C_NEW: Final = 9  # float32[L * U]
-ANSWER: Final = 10  # float32[4]
-TILE_INPUTS: Final = 11  # float32[TILE, I of the first layer]
-LAYER: Final = 12
+LIMIT: Final = 6  # float32[1]: of the scaled features, up and down
+DIRECT: Final = 7  # float32[D, 4]: of the direct path from the scaled features to the answer
+DIRECT_ROWS: Final = 8  # D: F, or 0 where there is no such path
+HEADS: Final = 9  # float32[U + 1, 4], the bias last
+SUMS: Final = 10  # in the scratch: float32[TILE, STRIDE]
+H_NEW: Final = 11  # float32[L * U]
+C_NEW: Final = 12  # float32[L * U]
+ANSWER: Final = 13  # float32[4]
+TILE_INPUTS: Final = 14  # float32[TILE, I of the first layer]
+LAYER: Final = 15
 # Of each layer.
 LAYER_INPUTS: Final = 0  # I: features, or units of the layer below, rounded up to whole `TOGETHER`
 LAYER_ROWS: Final = 1  # I, and U rounded up likewise
@@ -102,10 +105,14 @@ def _advance(sums: Any, c_new: Any, h_new: Any) -> None:
 
 
 @inlined
-def _answer(answer: Any, hidden: Any, heads: Any) -> None:
+def _answer(answer: Any, scaled: Any, hidden: Any, direct: Any, heads: Any) -> None:
     """Write three probabilities and the expected return."""
     units = len(hidden)
     answer[:] = heads[units]
+    for i in range(len(direct)):
+        value, row = scaled[i], direct[i]
+        for k in range(4):
+            answer[k] += value * row[k]
     for u in range(units):
         value, row = hidden[u], heads[u]
         for k in range(4):
@@ -138,6 +145,7 @@ def _begin(features: Any, sums: Any, weights: Any, scratch: Any, layout: Any) ->
     width, of_layer = layout[WIDTH], layout[LAYER : LAYER + LAYER_SIZE]
     mean = weights[layout[MEAN] : layout[MEAN] + width]
     inverse = weights[layout[INVERSE] : layout[INVERSE] + width]
+    limit = weights[layout[LIMIT]]
     columns = layout[LAYER + layout[LAYERS] * LAYER_SIZE :]
     inputs, start = of_layer[LAYER_INPUTS], layout[TILE_INPUTS]
     values = scratch[start : start + TILE * inputs].reshape(TILE, inputs)
@@ -148,7 +156,7 @@ def _begin(features: Any, sums: Any, weights: Any, scratch: Any, layout: Any) ->
         for k in range(width):
             value = row[columns[k]]
             finite &= abs(value) < _INFINITY
-            own[k] = (value - mean[k]) * inverse[k]
+            own[k] = min(max((value - mean[k]) * inverse[k], -limit), limit)
         if not finite:
             count = i
             break
@@ -159,7 +167,7 @@ def _begin(features: Any, sums: Any, weights: Any, scratch: Any, layout: Any) ->
 
 
 @compiled
-def _step(sums: Any, h: Any, c: Any, out: Any, weights: Any, scratch: Any, layout: Any) -> Any:
+def _step(sums: Any, scaled: Any, h: Any, c: Any, out: Any, weights: Any, scratch: Any, layout: Any) -> Any:
     """Take one row's step from the sums of its inputs; return what is wrong. Then only the scratch is written."""
     layers, units, stride = layout[LAYERS], layout[UNITS], layout[STRIDE]
     all_h = scratch[layout[H_NEW] : layout[H_NEW] + layers * units]
@@ -183,7 +191,8 @@ def _step(sums: Any, h: Any, c: Any, out: Any, weights: Any, scratch: Any, layou
         hidden = h_new
     answer = scratch[layout[ANSWER] : layout[ANSWER] + 4]
     heads = weights[layout[HEADS] : layout[HEADS] + (units + 1) * 4].reshape(units + 1, 4)
-    _answer(answer, hidden, heads)
+    direct = weights[layout[DIRECT] : layout[DIRECT] + layout[DIRECT_ROWS] * 4].reshape(layout[DIRECT_ROWS], 4)
+    _answer(answer, scaled, hidden, direct, heads)
     if not (_all_finite(answer) & _all_finite(all_h) & _all_finite(all_c)):
         return BAD_OUTPUT
     for k in range(4):
@@ -231,6 +240,8 @@ def step_rows(
             return BAD_ROUND << KIND_SHIFT | i
     stride, start = layout[STRIDE], layout[SUMS]
     sums = scratch[start : start + TILE * stride].reshape(TILE, stride)
+    inputs, start = layout[LAYER + LAYER_INPUTS], layout[TILE_INPUTS]
+    scaled = scratch[start : start + TILE * inputs].reshape(TILE, inputs)
     for first in range(0, n, TILE):
         stop = min(n, first + TILE)
         finite = first + _begin(features[first:stop], sums, weights, scratch, layout)
@@ -240,7 +251,8 @@ def step_rows(
                 return BAD_ROW << KIND_SHIFT | i
             if i == finite:
                 return BAD_FEATURE << KIND_SHIFT | i
-            trouble = _step(sums[i - first], h[row], c[row], out[i], weights, scratch, layout)
+            at = i - first
+            trouble = _step(sums[at], scaled[at], h[row], c[row], out[i], weights, scratch, layout)
             if trouble != FINE:
                 return trouble << KIND_SHIFT | i
     return FINE

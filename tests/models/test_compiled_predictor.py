@@ -34,12 +34,13 @@ def differences(one: Any, other: Any) -> Any:
     return np.max(np.abs(one - other) / (1.0 + np.abs(other)), axis=1)
 
 
+@pytest.mark.parametrize("direct", [True, False], ids=["direct", "recurrent only"])
 @pytest.mark.parametrize("fused", [True, False], ids=["fused", "flat"])
 @pytest.mark.parametrize(("layers", "units"), [(1, 16), (1, 128), (2, 33), (3, 40), (4, 8)])
 def test_random_graphs_agree_with_onnxruntime(
-    random_model: Callable[..., Any], layers: int, units: int, fused: bool
+    random_model: Callable[..., Any], layers: int, units: int, fused: bool, direct: bool
 ) -> None:
-    artifact = load(random_model(layers=layers, units=units, fused=fused, seed=units).path)
+    artifact = load(random_model(layers=layers, units=units, fused=fused, seed=units, direct=direct).path)
     assert CompiledPredictor.build(artifact).check_against(artifact) < 1e-5
 
 
