@@ -7,7 +7,8 @@ is rounded twice) or taken from a maths library, so that the bits are those of t
 
 The inputs of the first layer do not depend on its state. So they are added up for `TILE` rows of the burst at a
 time, while a few rows of weights are at hand: with 80 features all weights are 57 kB, more than the processor's
-first cache holds. What depends on the state follows row by row. The order of each sum is the same.
+first cache holds. What depends on the state follows row by row. The order of each sum is the same. The direct path
+to the answers, of models that have one, is four more columns of that first layer.
 
 Rows of weights are added `TOGETHER`: the running sums are loaded and stored less often. Four are best on Zen 4.
 """
@@ -38,19 +39,21 @@ from stream.compiled import compiled, inlined
 LAYERS: Final = 0
 UNITS: Final = 1
 WIDTH: Final = 2  # F
-STRIDE: Final = 3  # 4 x UNITS, rounded up to whole cache lines: the length of a row of weights
+# The length of a row of weights: 4 x UNITS, and 4 of the direct path if there is one, rounded up to whole vectors.
+STRIDE: Final = 3
 MEAN: Final = 4  # in the weights: float32[F]
 INVERSE: Final = 5  # float32[F]
 LIMIT: Final = 6  # float32[1]: of the scaled features, up and down
-DIRECT: Final = 7  # float32[D, 4]: of the direct path from the scaled features to the answer
-DIRECT_ROWS: Final = 8  # D: F, or 0 where there is no such path
-HEADS: Final = 9  # float32[U + 1, 4], the bias last
-SUMS: Final = 10  # in the scratch: float32[TILE, STRIDE]
-H_NEW: Final = 11  # float32[L * U]
-C_NEW: Final = 12  # float32[L * U]
-ANSWER: Final = 13  # float32[4]
-TILE_INPUTS: Final = 14  # float32[TILE, I of the first layer]
-LAYER: Final = 15
+DIRECT: Final = (
+    7  # 4 where there is a direct path, else 0: columns of the first layer's matrix after those of gates
+)
+HEADS: Final = 8  # float32[U + 1, 4], the bias last
+SUMS: Final = 9  # in the scratch: float32[TILE, STRIDE]
+H_NEW: Final = 10  # float32[L * U]
+C_NEW: Final = 11  # float32[L * U]
+ANSWER: Final = 12  # float32[4]
+TILE_INPUTS: Final = 13  # float32[TILE, I of the first layer]
+LAYER: Final = 14
 # Of each layer.
 LAYER_INPUTS: Final = 0  # I: features, or units of the layer below, rounded up to whole `TOGETHER`
 LAYER_ROWS: Final = 1  # I, and U rounded up likewise
@@ -105,14 +108,11 @@ def _advance(sums: Any, c_new: Any, h_new: Any) -> None:
 
 
 @inlined
-def _answer(answer: Any, scaled: Any, hidden: Any, direct: Any, heads: Any) -> None:
-    """Write three probabilities and the expected return."""
+def _answer(answer: Any, hidden: Any, heads: Any) -> None:
+    """Turn what the direct path says, and the heads, into three probabilities and the expected return."""
     units = len(hidden)
-    answer[:] = heads[units]
-    for i in range(len(direct)):
-        value, row = scaled[i], direct[i]
-        for k in range(4):
-            answer[k] += value * row[k]
+    for k in range(4):
+        answer[k] += heads[units, k]
     for u in range(units):
         value, row = hidden[u], heads[u]
         for k in range(4):
@@ -123,6 +123,15 @@ def _answer(answer: Any, scaled: Any, hidden: Any, direct: Any, heads: Any) -> N
     total = (answer[0] + answer[1]) + answer[2]
     for k in range(3):
         answer[k] = answer[k] / total
+
+
+@inlined
+def _hold(values: Any, limit: Any) -> None:
+    """Hold values within +-limit: a loop of its own, for it becomes vectors."""
+    for k in range(len(values)):
+        value = values[k]
+        value = value if value < limit else limit
+        values[k] = value if value > -limit else -limit
 
 
 @inlined
@@ -156,7 +165,9 @@ def _begin(features: Any, sums: Any, weights: Any, scratch: Any, layout: Any) ->
         for k in range(width):
             value = row[columns[k]]
             finite &= abs(value) < _INFINITY
-            own[k] = min(max((value - mean[k]) * inverse[k], -limit), limit)
+            own[k] = (value - mean[k]) * inverse[k]
+        if limit < _INFINITY:
+            _hold(own[:width], limit)
         if not finite:
             count = i
             break
@@ -167,9 +178,14 @@ def _begin(features: Any, sums: Any, weights: Any, scratch: Any, layout: Any) ->
 
 
 @compiled
-def _step(sums: Any, scaled: Any, h: Any, c: Any, out: Any, weights: Any, scratch: Any, layout: Any) -> Any:
+def _step(all_sums: Any, h: Any, c: Any, out: Any, weights: Any, scratch: Any, layout: Any) -> Any:
     """Take one row's step from the sums of its inputs; return what is wrong. Then only the scratch is written."""
     layers, units, stride = layout[LAYERS], layout[UNITS], layout[STRIDE]
+    answer = scratch[layout[ANSWER] : layout[ANSWER] + 4]
+    answer[:] = np.float32(0.0)
+    for k in range(layout[DIRECT]):
+        answer[k] = all_sums[4 * units + k]
+    sums = all_sums[: 4 * units]
     all_h = scratch[layout[H_NEW] : layout[H_NEW] + layers * units]
     all_c = scratch[layout[C_NEW] : layout[C_NEW] + layers * units]
     hidden = all_h[:units]
@@ -184,15 +200,13 @@ def _step(sums: Any, scaled: Any, h: Any, c: Any, out: Any, weights: Any, scratc
             c_new[u] = c[layer * units + u]
         if layer > 0:
             values[:units] = hidden
-            sums[:] = matrix[rows]
+            sums[:] = matrix[rows, : 4 * units]
             _add_up(sums, values[:inputs], matrix)
         _add_up(sums, values[inputs:], matrix[inputs:])
         _advance(sums, c_new, h_new)
         hidden = h_new
-    answer = scratch[layout[ANSWER] : layout[ANSWER] + 4]
     heads = weights[layout[HEADS] : layout[HEADS] + (units + 1) * 4].reshape(units + 1, 4)
-    direct = weights[layout[DIRECT] : layout[DIRECT] + layout[DIRECT_ROWS] * 4].reshape(layout[DIRECT_ROWS], 4)
-    _answer(answer, scaled, hidden, direct, heads)
+    _answer(answer, hidden, heads)
     if not (_all_finite(answer) & _all_finite(all_h) & _all_finite(all_c)):
         return BAD_OUTPUT
     for k in range(4):
@@ -240,8 +254,6 @@ def step_rows(
             return BAD_ROUND << KIND_SHIFT | i
     stride, start = layout[STRIDE], layout[SUMS]
     sums = scratch[start : start + TILE * stride].reshape(TILE, stride)
-    inputs, start = layout[LAYER + LAYER_INPUTS], layout[TILE_INPUTS]
-    scaled = scratch[start : start + TILE * inputs].reshape(TILE, inputs)
     for first in range(0, n, TILE):
         stop = min(n, first + TILE)
         finite = first + _begin(features[first:stop], sums, weights, scratch, layout)
@@ -251,8 +263,7 @@ def step_rows(
                 return BAD_ROW << KIND_SHIFT | i
             if i == finite:
                 return BAD_FEATURE << KIND_SHIFT | i
-            at = i - first
-            trouble = _step(sums[at], scaled[at], h[row], c[row], out[i], weights, scratch, layout)
+            trouble = _step(sums[i - first], h[row], c[row], out[i], weights, scratch, layout)
             if trouble != FINE:
                 return trouble << KIND_SHIFT | i
     return FINE

@@ -67,8 +67,8 @@ class TrainSettings:
     validation_share: float = 0.15  # of the rows, after the training span
     held_out_share: float = 0.2  # of the rows, at the end
     embargo_s: float = 0.0  # between the end of a label and the next span
-    epochs: int = 12
-    patience: int = 3  # epochs without a better validation loss before training stops
+    epochs: int = 20
+    patience: int = 4  # epochs without a better validation loss before training stops
     streams: int = 128  # pieces trained side by side; fewer where an epoch would have less than 64 updates
     steps: int = 64  # how far gradients go back in time
     burn_in: int = 64  # rows at the start of a piece that only build state up

@@ -57,9 +57,10 @@ def step(weights: StepWeights, x: Any, h: Any, c: Any) -> tuple[Any, Any, Any]:
         i, o, f, g = np.split(sums, 4, axis=1)
         c[:, at] = sigmoid(f) * c[:, at] + sigmoid(i) * tanh(g)
         h[:, at] = current = sigmoid(o) * tanh(c[:, at])
-    answers = np.repeat(weights.heads_bias[None], len(x), axis=0)
+    answers = np.zeros((len(x), 4), np.float32)
     for k in range(len(weights.direct)):
         answers = answers + scaled[:, k, None] * weights.direct[k]
+    answers = answers + weights.heads_bias
     for k in range(units):
         answers = answers + current[:, k, None] * weights.heads[k]
     likely = exp_of_negative(answers[:, :3] - answers[:, :3].max(axis=1, keepdims=True))
