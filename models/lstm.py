@@ -218,6 +218,7 @@ def start_tensorflow() -> None:
     try:
         import keras  # noqa: F401
         import onnx  # noqa: F401
+        import sklearn  # noqa: F401
         import tensorflow as tf
         import tf2onnx  # noqa: F401
     except ModuleNotFoundError as error:
