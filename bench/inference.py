@@ -43,6 +43,7 @@ from models import lstm
 from models.artifact import OUTPUTS, Artifact, open_session
 from models.card import Golden, ModelCard
 from models.compiled_predictor import CompiledPredictor
+from models.direct import Direct
 from models.onnx_wire import read_graph
 from models.predictor import OrtPredictor
 from models.step_graph import read_step
@@ -68,8 +69,10 @@ _PACED_CALLS: Final = 50  # in each turn
 
 def build(width: int, layers: int, units: int) -> tuple[Artifact, lstm.Models]:
     """Return a model of ``width`` features with untrained weights, exported as trained ones are."""
-    some = np.random.default_rng(0).normal(0.0, 1.0, (64, width)).astype(np.float32)
-    models = lstm.build(lstm.Scaler.fit(some), layers, units, seed=1)
+    generator = np.random.default_rng(0)
+    some = generator.normal(0.0, 1.0, (64, width)).astype(np.float32)
+    direct = Direct(generator.normal(0.0, 0.1, (width, 4)).astype(np.float32), np.zeros(4, np.float32))
+    models = lstm.build(lstm.Scaler.fit(some), layers, units, seed=1, direct=direct)
     graph = lstm.export_step(models)
     read = read_graph(graph)
     names = features.NAMES if width == features.COUNT else tuple(f"feature_{at}" for at in range(width))
@@ -120,18 +123,19 @@ def _session_step(artifact: Artifact) -> Step:
 def _numpy_step(artifact: Artifact) -> Step:
     card = artifact.card
     weights = read_step(artifact.graph, len(card.feature_names), card.layers, card.units)
-    one, units = np.float32(1.0), card.units
+    one, units, limit = np.float32(1.0), card.units, np.float32(weights.limit)
     joined = [np.vstack([layer.kernel, layer.recurrent]) for layer in weights.layers]
 
     def step(x: Floats, h: Floats, c: Floats) -> tuple[Floats, Floats, Floats]:
-        current = (x - weights.mean) * weights.inverse
+        current = np.clip((x - weights.mean) * weights.inverse, -limit, limit)
+        directly = current @ weights.direct
         for at, layer in enumerate(weights.layers):
             sums = np.concatenate([current, h[at]], axis=1) @ joined[at] + layer.bias
             gates = one / (one + np.exp(-sums[:, : 3 * units]))
             i, o, f = gates[:, :units], gates[:, units : 2 * units], gates[:, 2 * units :]
             c[at] = f * c[at] + i * np.tanh(sums[:, 3 * units :])
             h[at] = current = o * np.tanh(c[at])
-        answers = current @ weights.heads + weights.heads_bias
+        answers = directly + current @ weights.heads + weights.heads_bias
         odds = np.exp(answers[:, :3] - answers[:, :3].max(axis=1, keepdims=True))
         answers[:, :3] = odds / odds.sum(axis=1, keepdims=True)
         return np.asarray(answers, np.float32), h, c

@@ -30,7 +30,7 @@ OUTPUTS: Final = ("probabilities", "expected_return_bps", "h_out", "c_out")
 
 # What a step of stacked LSTM cells is made of. Nothing here loops, branches, draws random numbers or reads files.
 OPERATORS: Final = frozenset(
-    {"Add", "Sub", "Mul", "Div", "MatMul", "Gemm", "LSTM", "Sigmoid", "Tanh", "Softmax"}
+    {"Add", "Sub", "Mul", "Div", "Min", "Max", "MatMul", "Gemm", "LSTM", "Sigmoid", "Tanh", "Softmax"}
     | {"Concat", "Split", "Slice", "Gather", "Squeeze", "Unsqueeze", "Reshape", "Transpose", "Expand", "Shape"}
     | {"Constant", "Identity"}
 )

@@ -16,31 +16,18 @@ from agents import features
 from agents.periods import Periods
 from models.card import CLASSES
 from models.dataset import HistoryRows, Labels
+from models.direct import Sample, fit_regressions, limited, sample
 from models.metrics import Answers
-from models.scores import log_losses
 from models.splits import Split
 from stream.clock import NS_PER_S
 
-MOST_FITTED_ROWS: Final = 300_000  # evenly spaced; their labels overlap, so that more of them tell next to nothing
 _FEWEST_FITTED_ROWS: Final = 2_000
-_SIGMAS: Final = 3.0  # of a feature: beyond, a linear model follows one wild value, or a day unlike those before
-_STRENGTHS: Final = (0.3, 3.0, 30.0, 300.0)  # rows over the penalty: the larger, the freer the weights
-_STEPS: Final = 300  # of the solver, at the most
 _TREES: Final = 200  # at the most: the validation span says when it is enough
 _PATIENCE: Final = 10
 
 Rows = NDArray[np.float32]
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Rows with what came of them."""
-
-    features: Rows  # [N, F]
-    direction: Integers  # [N]
-    return_bps: Rows  # [N]
 
 
 Answer = Callable[[Rows], Answers]  # float32[N, F] -> float32[N, 4]
@@ -106,7 +93,7 @@ def forecast(
         split: what to learn from, to choose by, and to answer.
         available: names of the features in a row.
     """
-    places = features.indices(baseline.names, available)
+    places = np.array(features.indices(baseline.names, available), np.int64)
     answers = np.empty((int(split.test.sum()), 4), np.float32)
     of_test = rows.symbol_row[split.test]
     pooled: Answer | None = None
@@ -115,11 +102,11 @@ def forecast(
         learn = split.train & mine
         if _enough(labels.direction[learn]) and (split.validation & mine).any():
             answer = baseline.fit(
-                _sample(rows, labels, learn, places), _sample(rows, labels, split.validation & mine, places)
+                sample(rows, labels, learn, places), sample(rows, labels, split.validation & mine, places)
             )
         else:
             pooled = pooled or baseline.fit(
-                _sample(rows, labels, split.train, places), _sample(rows, labels, split.validation, places)
+                sample(rows, labels, split.train, places), sample(rows, labels, split.validation, places)
             )
             answer = pooled
         answers[of_test == symbol] = answer(rows.features[split.test & mine][:, places])
@@ -160,29 +147,15 @@ def regressions(train: Sample, validation: Sample) -> Answer:
 
     The validation span chooses how strongly the weights are held down.
     """
-    from sklearn.linear_model import LogisticRegression, Ridge
-
     if len(np.unique(train.direction)) == 1:
         return frequencies(train, validation)
     mean = train.features.mean(axis=0, dtype=np.float64).astype(np.float32)
     spread = train.features.std(axis=0, dtype=np.float64).astype(np.float32)
     spread[spread <= 1e-6] = 1.0
 
-    def scaled(rows: Rows) -> Rows:
-        near: Rows = np.clip((rows - mean) / spread, -_SIGMAS, _SIGMAS)
-        return near
-
-    x, seen = scaled(train.features), scaled(validation.features)
-    tried: list[tuple[float, Any, Any]] = []
-    for strength in _STRENGTHS:
-        chances = LogisticRegression(C=strength / len(x), max_iter=_STEPS).fit(x, train.direction)
-        returns = Ridge(alpha=len(x) / strength).fit(x, train.return_bps)
-        loss = float(
-            log_losses(_answers(chances, returns, seen)[:, :3].astype(np.float64), validation.direction).mean()
-        )
-        tried.append((loss, chances, returns))
-    _, chances, returns = min(tried, key=lambda each: each[0])
-    return lambda rows: _answers(chances, returns, scaled(rows))
+    x, seen = (limited(each.features, mean, 1.0 / spread) for each in (train, validation))
+    chances, returns = fit_regressions(x, train, seen, validation)
+    return lambda rows: _answers(chances, returns, limited(rows, mean, 1.0 / spread))
 
 
 def trees(train: Sample, validation: Sample) -> Answer:
@@ -242,12 +215,3 @@ def _shares(direction: Integers) -> Floats:
 
 def _enough(direction: Integers) -> bool:
     return len(direction) >= _FEWEST_FITTED_ROWS and len(np.unique(direction)) == len(CLASSES)
-
-
-def _sample(rows: HistoryRows, labels: Labels, where: NDArray[np.bool_], places: list[int]) -> Sample:
-    index = np.flatnonzero(where)
-    if len(index) > MOST_FITTED_ROWS:
-        index = index[np.linspace(0, len(index) - 1, MOST_FITTED_ROWS).astype(np.int64)]
-    return Sample(
-        rows.features[index[:, None], np.array(places, np.int64)], labels.direction[index], labels.return_bps[index]
-    )

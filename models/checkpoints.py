@@ -31,7 +31,8 @@ Arrays = list[NDArray[Any]]
 class Checkpoint:
     """A training after some epochs."""
 
-    losses: tuple[tuple[float, float], ...]  # of training and of validation, of each epoch
+    # Of training (unknown: NaN) and of validation at the start, then those of each epoch.
+    losses: tuple[tuple[float, float], ...]
     latest: Arrays  # all variables after the last epoch
     best: Arrays  # and after the one with the least validation loss
 

@@ -26,6 +26,7 @@ TOLERANCE: Final = 1e-5
 _STEPS: Final = 512
 _SYMBOLS: Final = 3
 _CACHE_LINE_FLOATS: Final = 16
+_VECTOR_FLOATS: Final = 8
 
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
@@ -116,13 +117,16 @@ class CompiledPredictor:
 def _lay_out(weights: StepWeights, columns: list[int]) -> tuple[Floats, Floats, Integers]:
     """Return weights, scratch and layout as `models/step_kernel.py` wants them."""
     width, layers, units = len(weights.mean), len(weights.layers), len(weights.heads)
-    stride = _rounded(4 * units, _CACHE_LINE_FLOATS)
+    answer_columns = 4 if len(weights.direct) else 0
+    stride = _rounded(4 * units + answer_columns, _VECTOR_FLOATS)
     layout = np.zeros(step_kernel.LAYER + layers * step_kernel.LAYER_SIZE + width, np.int64)
     layout[: step_kernel.MEAN] = layers, units, width, stride
     layout[step_kernel.LAYER + layers * step_kernel.LAYER_SIZE :] = columns
     constants, scratch = _Parts(), _Parts()
     layout[step_kernel.MEAN] = constants.add(weights.mean)
     layout[step_kernel.INVERSE] = constants.add(weights.inverse)
+    layout[step_kernel.LIMIT] = constants.add(np.array([weights.limit]))
+    layout[step_kernel.DIRECT] = answer_columns
     layout[step_kernel.HEADS] = constants.add(np.vstack([weights.heads, weights.heads_bias]))
     layout[step_kernel.SUMS] = scratch.add(np.zeros(step_kernel.TILE * stride))
     tile_inputs = step_kernel.TILE * _rounded(width, step_kernel.TOGETHER)
@@ -137,6 +141,8 @@ def _lay_out(weights: StepWeights, columns: list[int]) -> tuple[Floats, Floats, 
         matrix[: len(layer.kernel), : 4 * units] = layer.kernel
         matrix[inputs : inputs + units, : 4 * units] = layer.recurrent
         matrix[rows, : 4 * units] = layer.bias
+        if at == 0 and answer_columns:
+            matrix[:width, 4 * units : 4 * units + answer_columns] = weights.direct
         place = step_kernel.LAYER + at * step_kernel.LAYER_SIZE
         layout[place : place + step_kernel.LAYER_SIZE] = (
             inputs,

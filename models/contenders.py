@@ -63,7 +63,8 @@ def trained(rows: HistoryRows, labels: Labels, settings: TrainSettings, seeds: i
 
     return Contender(
         name=settings.name,
-        what=f"LSTM of {settings.layers} x {settings.units} units on {len(settings.feature_names)} features",
+        what=f"LSTM of {settings.layers} x {settings.units} units on {len(settings.feature_names)} features"
+        + (", learnt on top of a regression on them" if settings.direct else ""),
         seeds=range(settings.seed, settings.seed + seeds),
         learn=learn,
         about={"settings": dataclasses.asdict(settings)},

@@ -17,9 +17,10 @@ import numpy as np
 from rich.console import Console
 
 from agents import features
-from models.baselines import MOST_FITTED_ROWS, Baseline, baselines, forecast
+from models.baselines import Baseline, baselines, forecast
 from models.contenders import Contender, from_file, trained
 from models.dataset import HistoryRows, Labels, history, label
+from models.direct import MOST_FITTED_ROWS
 from models.export import code_version, library_versions
 from models.judged import Judged, judged_rows
 from models.judgement import Forecaster, judge

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.artifact import INPUTS, OUTPUTS
+from models.direct import LIMIT_SIGMAS, Direct
 from models.onnx_wire import read_graph
 from stream.errors import ModelError, SettingsError
 
@@ -67,10 +68,17 @@ class Models:
     step: Any  # x[B, F], h, c -> probabilities[B, 3], expected_return_bps[B], h_out, c_out
     layers: int
     units: int
+    heads: tuple[Any, Any]  # kernels on the topmost layer: of the direction [U, 3], of the expected return [U, 1]
 
 
 def build(
-    scaler: Scaler, layers: int, units: int, seed: int, dropout: float = 0.0, input_dropout: float = 0.0
+    scaler: Scaler,
+    layers: int,
+    units: int,
+    seed: int,
+    dropout: float = 0.0,
+    input_dropout: float = 0.0,
+    direct: Direct | None = None,
 ) -> Models:
     """Return both models with fresh weights, after `start_tensorflow`.
 
@@ -81,7 +89,9 @@ def build(
         seed: of the weights and of dropout.
         dropout: share of what a layer hands on (to the next one, or to the heads) that is left out in training.
         input_dropout: share of the scaled features that is, each for a whole chunk: a step that misses a feature
-            guesses it from the step before, and learns nothing from missing it.
+            guesses it from the step before, and learns nothing from missing it. The direct path misses none.
+        direct: the regression to begin with, which training does not change: the heads add to it, from nothing.
+            Then all scaled features are held within its limits. Without it, there is no direct path and no limit.
 
     Nothing is left out of the recurrence: recurrent dropout would need a loop in the exported graph, and blurs the
     very memory that is to be learnt. The step model has no dropout at all.
@@ -95,8 +105,13 @@ def build(
     keras.utils.set_random_seed(seed)
     cells = [keras.layers.LSTMCell(units, name=f"lstm_{layer}") for layer in range(layers)]
     stack = [keras.layers.RNN(cell, return_sequences=True, return_state=True) for cell in cells]
-    direction = keras.layers.Dense(3, activation="softmax", name="direction")
-    expected = keras.layers.Dense(1, name="expected")
+    heads = [
+        keras.layers.Dense(
+            size, name=name, kernel_initializer="zeros" if direct else "glorot_uniform", bias_initializer=bias
+        )
+        for size, name, bias in _heads(direct)
+    ]
+    wide = keras.layers.Dense(4, use_bias=False, trainable=False, name="direct")
     drops = [
         keras.layers.SpatialDropout1D(input_dropout, seed=seed),
         *(keras.layers.Dropout(dropout, seed=seed + k) for k in range(1, layers + 1)),
@@ -105,8 +120,10 @@ def build(
     def connect(x: Any, advance: Callable[[Any, Any, Any, Any], tuple[Any, Any, Any]], drop: bool) -> Any:
         h = keras.Input(batch_shape=(layers, None, units), name="h")
         c = keras.Input(batch_shape=(layers, None, units), name="c")
-        current = (x - scaler.mean) * scaler.inverse
-        current = drops[0](current) if drop else current
+        scaled = (x - scaler.mean) * scaler.inverse
+        if direct:
+            scaled = ops.maximum(ops.minimum(scaled, LIMIT_SIGMAS), -LIMIT_SIGMAS)
+        current = drops[0](scaled) if drop else scaled
         old = zip(_unstack(h, layers), _unstack(c, layers), strict=True)
         new_h, new_c = [], []
         for layer, after, (old_h, old_c) in zip(stack, drops[1:], old, strict=True):
@@ -114,7 +131,10 @@ def build(
             current = after(current) if drop else current
             new_h.append(layer_h)
             new_c.append(layer_c)
-        outputs = (direction(current), ops.squeeze(expected(current), -1), _stack(new_h), _stack(new_c))
+        answers = [head(current) for head in heads]
+        if direct:
+            answers = [ops.add(*pair) for pair in zip(answers, ops.split(wide(scaled), [3], axis=-1), strict=True)]
+        outputs = (ops.softmax(answers[0]), ops.squeeze(answers[1], -1), _stack(new_h), _stack(new_c))
         # Identity gives each output the name that the exported graph must have.
         named = [keras.layers.Identity(name=name)(out) for name, out in zip(OUTPUTS, outputs, strict=True)]
         return keras.Model([x, h, c], named)
@@ -128,12 +148,16 @@ def build(
         return out, h, c
 
     width = len(scaler.mean)
-    return Models(
+    models = Models(
         sequence=connect(keras.Input((None, width), name="x"), over_time, drop=True),
         step=connect(keras.Input((width,), name="x"), one_step, drop=False),
         layers=layers,
         units=units,
+        heads=tuple(head.kernel for head in heads),
     )
+    if direct:
+        wide.set_weights([direct.weights])
+    return models
 
 
 def walk(models: Models, rows: Floats) -> Floats:
@@ -194,6 +218,7 @@ def start_tensorflow() -> None:
     try:
         import keras  # noqa: F401
         import onnx  # noqa: F401
+        import sklearn  # noqa: F401
         import tensorflow as tf
         import tf2onnx  # noqa: F401
     except ModuleNotFoundError as error:
@@ -203,6 +228,15 @@ def start_tensorflow() -> None:
         ) from None
     tf.config.experimental.enable_op_determinism()
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+
+
+def _heads(direct: Direct | None) -> list[tuple[int, str, Any]]:
+    import keras
+
+    bias = np.zeros(4, np.float32) if direct is None else direct.bias
+    # From NumPy, for an initializer that draws numbers would leave others for the layers after it.
+    starts = [keras.initializers.Constant(part) for part in (bias[:3], bias[3:])]
+    return [(3, "direction", starts[0]), (1, "expected", starts[1])]
 
 
 def _unstack(state: Any, layers: int) -> list[Any]:

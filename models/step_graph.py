@@ -8,6 +8,7 @@ taken as they come: who uses the weights must compare its answers with onnxrunti
 Source: Hochreiter, Schmidhuber, 1997, with a forget gate; onnx/Operators.md (LSTM: gates i, o, f, c).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -34,13 +35,18 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class StepWeights:
-    """(x - mean) x inverse, then L cells on top of each other, then two heads on the topmost hidden state."""
+    """(x - mean) x inverse within limits, then L cells on top of each other, then two heads.
+
+    The heads are on the topmost hidden state, and on the limited features where there is a direct path.
+    """
 
     mean: Floats  # [F]
     inverse: Floats  # [F]
     layers: tuple[LayerWeights, ...]
     heads: Floats  # [U, 4]: logits of down, flat, up; expected return in bps
     heads_bias: Floats  # [4]
+    direct: Floats  # [F, 4] beside the heads; [0, 4] where there is none
+    limit: float  # of the scaled features, up and down; infinite where there is none
 
 
 # Values are compared by identity: two of them are the same only if they are one output of one node.
@@ -66,7 +72,7 @@ class _Affine:
 
 @dataclass(frozen=True, eq=False)
 class _Call:
-    """A product, a sum, a difference, a sigmoid, a tanh, a softmax, or parts side by side (Concat)."""
+    """A product, a sum, a difference, a bound, a sigmoid, a tanh, a softmax, or parts side by side (Concat)."""
 
     operator: str
     arguments: tuple[Any, ...]
@@ -109,7 +115,7 @@ class _Walk:
         """Add the outputs of one node to the values."""
         known: dict[str, Callable[[Node, list[Any]], Any]] = {
             **dict.fromkeys(("Identity", "Squeeze", "Unsqueeze"), lambda _, inputs: inputs[0]),
-            **dict.fromkeys(("Sigmoid", "Tanh", "Softmax", "Sub", "Mul"), _call),
+            **dict.fromkeys(("Sigmoid", "Tanh", "Softmax", "Sub", "Mul", "Min", "Max"), _call),
             "Add": _add,
             "MatMul": lambda _, inputs: _product(inputs[0], inputs[1]),
             "Gemm": _gemm,
@@ -130,17 +136,23 @@ class _Walk:
         """Return the weights, if the outputs are what they should be."""
         out = self._values
         hidden, cells = (self._parts(out.get(name)) for name in ("h_out", "c_out"))
-        mean, inverse, current = self._scaler()
-        layers = []
+        mean, inverse, scaled = self._scaler()
+        limit, limited = self._limit(scaled)
+        layers, current = [], limited
         for h, c, old_h, old_c in zip(hidden, cells, self._states["h"], self._states["c"], strict=True):
             layers.append(self._cell(h, c, current, old_h, old_c))
             current = h
         direction = _arguments(out.get("probabilities"), "Softmax")[0]
-        heads = [_matrices(head, [current]) for head in (direction, out.get("expected_return_bps"))]
+        sources = [limited, current] if len(getattr(direction, "terms", ())) > 1 else [current]
+        heads = [_matrices(head, sources) for head in (direction, out.get("expected_return_bps"))]
         if [len(bias) for _, bias in heads] != [3, 1]:
             raise ModelError("its heads do not have 3 and 1 columns")
-        matrix = np.concatenate([matrix for (matrix,), _ in heads], axis=1)
-        return StepWeights(mean, inverse, tuple(layers), matrix, np.concatenate([bias for _, bias in heads]))
+        *direct, matrix = (
+            np.concatenate(parts, axis=1) for parts in zip(*(parts for parts, _ in heads), strict=True)
+        )
+        bias = np.concatenate([bias for _, bias in heads])
+        nothing = np.zeros((0, 4), np.float32)
+        return StepWeights(mean, inverse, tuple(layers), matrix, bias, direct[0] if direct else nothing, limit)
 
     def _parts(self, value: Any) -> list[Any]:
         parts = [value] if self._layers == 1 else list(_arguments(value, "Concat"))
@@ -157,6 +169,23 @@ class _Walk:
                     row = np.zeros(self._width, np.float32)
                     return row + inner.arguments[1].ravel(), row + inverse.ravel(), value
         return np.zeros(self._width, np.float32), np.ones(self._width, np.float32), x
+
+    def _limit(self, scaled: Any) -> tuple[float, Any]:
+        def bounds(operator: str, of: Any) -> tuple[Any, Any]:
+            for value in self._values.values():
+                if _is_call(value, operator) and any(argument is of for argument in value.arguments):
+                    return next(argument for argument in value.arguments if argument is not of), value
+            return None, of
+
+        above, lowered = bounds("Min", scaled)
+        below, limited = bounds("Max", lowered)
+        if above is None and below is None:
+            return math.inf, scaled
+        if not (
+            _is_constant(above) and _is_constant(below) and above.size == 1 and above.item() == -below.item() > 0
+        ):
+            raise ModelError("its features are bounded otherwise than by one number, up and down")
+        return above.item(), limited
 
     def _cell(self, h: Any, c: Any, current: Any, old_h: Any, old_c: Any) -> LayerWeights:
         # c = sigmoid(f) x old_c + sigmoid(i) x tanh(g), h = sigmoid(o) x tanh(c): in any order of the factors.
@@ -187,10 +216,13 @@ class _Walk:
             if len(states) != count:
                 raise ModelError(f"it splits something in {count}; only states are split along their first axis")
             return list(states)
-        if not isinstance(value, _Affine) or value.width % count:
-            raise ModelError(f"it splits something in {count} that is not a weighted sum of so many parts")
-        size = value.width // count
-        return [_columns(value, slice(at * size, (at + 1) * size)) for at in range(count)]
+        if not isinstance(value, _Affine):
+            raise ModelError(f"it splits something in {count} that is not a weighted sum")
+        sizes = inputs[1] if len(inputs) > 1 else np.full(count, value.width // count)
+        if len(sizes) != count or sizes.sum() != value.width:
+            raise ModelError(f"it splits a weighted sum of {value.width} in {count} parts that are not all of it")
+        ends = np.cumsum(sizes)
+        return [_columns(value, slice(end - size, end)) for end, size in zip(ends, sizes, strict=True)]
 
     def _lstm(self, node: Node, inputs: list[Any]) -> list[Any]:
         x, w, r, b, lengths, h, c, peepholes = inputs + [None] * (8 - len(inputs))

@@ -7,7 +7,8 @@ is rounded twice) or taken from a maths library, so that the bits are those of t
 
 The inputs of the first layer do not depend on its state. So they are added up for `TILE` rows of the burst at a
 time, while a few rows of weights are at hand: with 80 features all weights are 57 kB, more than the processor's
-first cache holds. What depends on the state follows row by row. The order of each sum is the same.
+first cache holds. What depends on the state follows row by row. The order of each sum is the same. The direct path
+to the answers, of models that have one, is four more columns of that first layer.
 
 Rows of weights are added `TOGETHER`: the running sums are loaded and stored less often. Four are best on Zen 4.
 """
@@ -38,16 +39,21 @@ from stream.compiled import compiled, inlined
 LAYERS: Final = 0
 UNITS: Final = 1
 WIDTH: Final = 2  # F
-STRIDE: Final = 3  # 4 x UNITS, rounded up to whole cache lines: the length of a row of weights
+# The length of a row of weights: 4 x UNITS, and 4 of the direct path if there is one, rounded up to whole vectors.
+STRIDE: Final = 3
 MEAN: Final = 4  # in the weights: float32[F]
 INVERSE: Final = 5  # float32[F]
-HEADS: Final = 6  # float32[U + 1, 4], the bias last
-SUMS: Final = 7  # in the scratch: float32[TILE, STRIDE]
-H_NEW: Final = 8  # float32[L * U]
-C_NEW: Final = 9  # float32[L * U]
-ANSWER: Final = 10  # float32[4]
-TILE_INPUTS: Final = 11  # float32[TILE, I of the first layer]
-LAYER: Final = 12
+LIMIT: Final = 6  # float32[1]: of the scaled features, up and down
+DIRECT: Final = (
+    7  # 4 where there is a direct path, else 0: columns of the first layer's matrix after those of gates
+)
+HEADS: Final = 8  # float32[U + 1, 4], the bias last
+SUMS: Final = 9  # in the scratch: float32[TILE, STRIDE]
+H_NEW: Final = 10  # float32[L * U]
+C_NEW: Final = 11  # float32[L * U]
+ANSWER: Final = 12  # float32[4]
+TILE_INPUTS: Final = 13  # float32[TILE, I of the first layer]
+LAYER: Final = 14
 # Of each layer.
 LAYER_INPUTS: Final = 0  # I: features, or units of the layer below, rounded up to whole `TOGETHER`
 LAYER_ROWS: Final = 1  # I, and U rounded up likewise
@@ -103,9 +109,10 @@ def _advance(sums: Any, c_new: Any, h_new: Any) -> None:
 
 @inlined
 def _answer(answer: Any, hidden: Any, heads: Any) -> None:
-    """Write three probabilities and the expected return."""
+    """Turn what the direct path says, and the heads, into three probabilities and the expected return."""
     units = len(hidden)
-    answer[:] = heads[units]
+    for k in range(4):
+        answer[k] += heads[units, k]
     for u in range(units):
         value, row = hidden[u], heads[u]
         for k in range(4):
@@ -116,6 +123,15 @@ def _answer(answer: Any, hidden: Any, heads: Any) -> None:
     total = (answer[0] + answer[1]) + answer[2]
     for k in range(3):
         answer[k] = answer[k] / total
+
+
+@inlined
+def _hold(values: Any, limit: Any) -> None:
+    """Hold values within +-limit: a loop of its own, for it becomes vectors."""
+    for k in range(len(values)):
+        value = values[k]
+        value = value if value < limit else limit
+        values[k] = value if value > -limit else -limit
 
 
 @inlined
@@ -138,6 +154,7 @@ def _begin(features: Any, sums: Any, weights: Any, scratch: Any, layout: Any) ->
     width, of_layer = layout[WIDTH], layout[LAYER : LAYER + LAYER_SIZE]
     mean = weights[layout[MEAN] : layout[MEAN] + width]
     inverse = weights[layout[INVERSE] : layout[INVERSE] + width]
+    limit = weights[layout[LIMIT]]
     columns = layout[LAYER + layout[LAYERS] * LAYER_SIZE :]
     inputs, start = of_layer[LAYER_INPUTS], layout[TILE_INPUTS]
     values = scratch[start : start + TILE * inputs].reshape(TILE, inputs)
@@ -149,6 +166,8 @@ def _begin(features: Any, sums: Any, weights: Any, scratch: Any, layout: Any) ->
             value = row[columns[k]]
             finite &= abs(value) < _INFINITY
             own[k] = (value - mean[k]) * inverse[k]
+        if limit < _INFINITY:
+            _hold(own[:width], limit)
         if not finite:
             count = i
             break
@@ -159,9 +178,14 @@ def _begin(features: Any, sums: Any, weights: Any, scratch: Any, layout: Any) ->
 
 
 @compiled
-def _step(sums: Any, h: Any, c: Any, out: Any, weights: Any, scratch: Any, layout: Any) -> Any:
+def _step(all_sums: Any, h: Any, c: Any, out: Any, weights: Any, scratch: Any, layout: Any) -> Any:
     """Take one row's step from the sums of its inputs; return what is wrong. Then only the scratch is written."""
     layers, units, stride = layout[LAYERS], layout[UNITS], layout[STRIDE]
+    answer = scratch[layout[ANSWER] : layout[ANSWER] + 4]
+    answer[:] = np.float32(0.0)
+    for k in range(layout[DIRECT]):
+        answer[k] = all_sums[4 * units + k]
+    sums = all_sums[: 4 * units]
     all_h = scratch[layout[H_NEW] : layout[H_NEW] + layers * units]
     all_c = scratch[layout[C_NEW] : layout[C_NEW] + layers * units]
     hidden = all_h[:units]
@@ -176,12 +200,11 @@ def _step(sums: Any, h: Any, c: Any, out: Any, weights: Any, scratch: Any, layou
             c_new[u] = c[layer * units + u]
         if layer > 0:
             values[:units] = hidden
-            sums[:] = matrix[rows]
+            sums[:] = matrix[rows, : 4 * units]
             _add_up(sums, values[:inputs], matrix)
         _add_up(sums, values[inputs:], matrix[inputs:])
         _advance(sums, c_new, h_new)
         hidden = h_new
-    answer = scratch[layout[ANSWER] : layout[ANSWER] + 4]
     heads = weights[layout[HEADS] : layout[HEADS] + (units + 1) * 4].reshape(units + 1, 4)
     _answer(answer, hidden, heads)
     if not (_all_finite(answer) & _all_finite(all_h) & _all_finite(all_c)):

@@ -9,8 +9,10 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
@@ -22,7 +24,8 @@ from models import lstm
 from models.artifact import load
 from models.card import CLASSES, Golden, ModelCard
 from models.checkpoints import training_id
-from models.dataset import HistoryRows, Horizon, Labels, by_symbol, cut_streams, history, label
+from models.dataset import HistoryRows, Horizon, Labels, Streams, by_symbol, cut_streams, history, label
+from models.direct import fit_direct, sample
 from models.export import GOLDEN_TOLERANCE, check_parity, code_version, library_versions, with_golden, write_model
 from models.metrics import measure_warmup, score, serve
 from models.onnx_wire import read_graph
@@ -32,6 +35,8 @@ from models.trainer import Objective, Schedule, Told, Trainer, run_epochs
 from stream.clock import NS_PER_S
 from stream.errors import ModelError
 from stream.records import Records
+
+_FEWEST_UPDATES: Final = 64  # of the weights in an epoch
 
 
 @dataclass(frozen=True)
@@ -55,14 +60,16 @@ class TrainSettings:
     units: int = 32
     dropout: float = 0.2  # between layers and before the heads; see `models.lstm.build`
     input_dropout: float = 0.2
+    direct: bool = True  # begin with a regression, and learn what is left; see `models.direct`
+    head_penalty_rows: float = 1000.0  # over the rows of training: penalty of the heads' squared weights
     weight_decay: float = 0.0
     class_balance: float = 0.0  # classes weigh frequency to the power of -this: 0 as they come, 1 all the same
     validation_share: float = 0.15  # of the rows, after the training span
     held_out_share: float = 0.2  # of the rows, at the end
     embargo_s: float = 0.0  # between the end of a label and the next span
-    epochs: int = 12
-    patience: int = 3  # epochs without a better validation loss before training stops
-    streams: int = 128  # pieces trained side by side
+    epochs: int = 20
+    patience: int = 4  # epochs without a better validation loss before training stops
+    streams: int = 128  # pieces trained side by side; fewer where an epoch would have less than 64 updates
     steps: int = 64  # how far gradients go back in time
     burn_in: int = 64  # rows at the start of a piece that only build state up
     learning_rate: float = 3e-3
@@ -93,7 +100,7 @@ class TrainSettings:
         for name in ("dropout", "input_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ModelError(f"{name} is {getattr(self, name)}; right would be 0 or more, and below 1")
-        for name in ("weight_decay", "class_balance", "embargo_s"):
+        for name in ("weight_decay", "class_balance", "embargo_s", "head_penalty_rows"):
             if not getattr(self, name) >= 0:
                 raise ModelError(f"{name} is {getattr(self, name)}; right would be 0 or more")
         features.indices(self.feature_names, features.names(self.periods))
@@ -220,13 +227,18 @@ def fit(
     in_training = (rows.event_ns >= split.from_ns) & (rows.event_ns < split.validation_ns)
     in_validation = (rows.event_ns >= split.validation_ns) & (rows.event_ns < split.test_ns)
     scaler = lstm.Scaler.fit(rows.features, in_training, columns)
-    models = lstm.build(
-        scaler, settings.layers, settings.units, settings.seed, settings.dropout, settings.input_dropout
-    )
-    learning, judging = (
-        cut_streams(rows, labels, columns, inside, counts, settings.streams, settings.burn_in)
-        for inside, counts in ((in_training, split.train), (in_validation, split.validation))
-    )
+    spans = [sample(rows, labels, counts, columns) for counts in (split.train, split.validation)]
+    direct = fit_direct(scaler.mean, scaler.inverse, *spans) if settings.direct else None
+    shape, drops = (settings.layers, settings.units), (settings.dropout, settings.input_dropout)
+    models = lstm.build(scaler, *shape, settings.seed, *drops, direct)
+
+    def streams(inside: NDArray[np.bool_], counts: NDArray[np.bool_]) -> Streams:
+        most = int(inside.sum()) // (_FEWEST_UPDATES * settings.steps)
+        return cut_streams(
+            rows, labels, columns, inside, counts, max(1, min(settings.streams, most)), settings.burn_in
+        )
+
+    learning, judging = streams(in_training, split.train), streams(in_validation, split.validation)
     trainer = Trainer(models, _objective(labels, split, settings))
     schedule = Schedule(settings.epochs, settings.patience, settings.steps)
     kept = None
@@ -290,6 +302,7 @@ def _objective(labels: Labels, split: Split, settings: TrainSettings) -> Objecti
         return_weight=settings.return_weight,
         return_spread_bps=float(labels.return_bps[split.train].std()) or 1.0,
         class_weights=(weights / (weights * frequencies).sum()).astype(np.float32),
+        head_penalty=settings.head_penalty_rows / float(split.train.sum()),
     )
 
 

@@ -40,6 +40,7 @@ class Objective:
     return_weight: float  # of the loss of the expected return, beside that of the direction
     return_spread_bps: float  # the unit in which that loss is measured
     class_weights: NDArray[np.float32]  # [3] of down, flat, up in the loss of the direction
+    head_penalty: float = 0.0  # of the sum of the heads' squared weights, the return's in units of its spread
 
 
 class Trainer:
@@ -114,6 +115,14 @@ class Trainer:
             tf.reduce_sum(weight), 1.0
         )
 
+    def _penalty(self) -> Any:
+        import tensorflow as tf
+
+        direction, expected = self._models.heads
+        squares = tf.reduce_sum(tf.square(direction))
+        squares += tf.reduce_sum(tf.square(expected / self._objective.return_spread_bps))
+        return self._objective.head_penalty * squares
+
     def _compile(self) -> tuple[Any, ...]:
         import tensorflow as tf
 
@@ -127,7 +136,8 @@ class Trainer:
         def learn(*inputs: Any) -> tuple[Any, Any, Any]:
             with tf.GradientTape() as tape:
                 loss, h, c = forward(inputs, training=True)
-            gradients = tape.gradient(loss, model.trainable_variables)
+                held = loss + self._penalty()
+            gradients = tape.gradient(held, model.trainable_variables)
             self._optimizer.apply_gradients(zip(gradients, model.trainable_variables, strict=True))
             return loss, h, c
 
@@ -146,12 +156,10 @@ class Schedule:
     steps: int  # rows of a chunk
 
     def is_done(self, losses: list[Losses]) -> bool:
-        """Tell whether a training with these losses has ended."""
-        if not losses:
-            return self.epochs == 0
+        """Tell whether a training has ended, by its losses: at the start, and after each epoch."""
         validation = [each for _, each in losses]
         since_best = len(validation) - 1 - int(np.argmin(validation))
-        return len(losses) >= self.epochs or since_best >= self.patience or not np.isfinite(validation[-1])
+        return len(losses) > self.epochs or since_best >= self.patience or not np.isfinite(validation[-1])
 
 
 def run_epochs(
@@ -165,6 +173,8 @@ def run_epochs(
     told: Told | None = None,
 ) -> tuple[Losses, ...]:
     """Train until the validation loss stops falling, and leave the best weights in the trainer's models.
+
+    Those may be the ones that it began with: a regression, where the models have a direct path.
 
     Args:
         trainer: of the models.
@@ -181,10 +191,12 @@ def run_epochs(
     Raises:
         ModelError: it diverged, or the checkpoint cannot be read or written.
     """
-    losses, best = _start(trainer, kept)
+    losses, best = _start(trainer, judging, schedule, kept)
     steps_each = learning.weight.shape[1] + judging.weight.shape[1]
     with Progress(console=console or Console(quiet=True), transient=True) as progress:
-        task = progress.add_task("training", total=schedule.epochs * steps_each, completed=len(losses) * steps_each)
+        task = progress.add_task(
+            "training", total=schedule.epochs * steps_each, completed=(len(losses) - 1) * steps_each
+        )
 
         def walked(steps: int) -> None:
             progress.advance(task, steps)
@@ -197,21 +209,25 @@ def run_epochs(
             losses.append((loss, validation))
             if kept is not None:
                 write_checkpoint(kept, Checkpoint(tuple(losses), trainer.variables(), best))
-            text = f"epoch {len(losses)}: loss {loss:.4f}, validation {validation:.4f}"
+            epoch = len(losses) - 1
+            text = f"epoch {epoch}: loss {loss:.4f}, validation {validation:.4f}"
             progress.update(task, description=text)
             logger.info("%s", text)
             if told is not None:
-                told(len(losses), loss, validation)
-    if not np.isfinite([validation for _, validation in losses]).any():
-        raise ModelError(f"training diverged: losses {losses}; a lower learning rate?")
+                told(epoch, loss, validation)
+    done = losses[1:]
+    if not np.isfinite([validation for _, validation in done]).any():
+        raise ModelError(f"training diverged: losses {done}; a lower learning rate?")
     trainer.restore(best)
-    return tuple(losses)
+    return tuple(done)
 
 
-def _start(trainer: Trainer, kept: Path | None) -> tuple[list[Losses], Arrays]:
+def _start(
+    trainer: Trainer, judging: Streams, schedule: Schedule, kept: Path | None
+) -> tuple[list[Losses], Arrays]:
     at = None if kept is None else read_checkpoint(kept)
     if at is None:
-        return [], trainer.variables()
+        return [(np.nan, trainer.epoch(judging, schedule.steps, False, lambda _: None))], trainer.variables()
     trainer.restore(at.latest)
-    logger.info("goes on after epoch %d, from the checkpoint %s", len(at.losses), kept)
+    logger.info("goes on after epoch %d, from the checkpoint %s", len(at.losses) - 1, kept)
     return list(at.losses), at.best

@@ -47,7 +47,7 @@ def evaluate(
     dead_band_bps: Annotated[float | None, typer.Option(help="A move smaller than this is flat; 1.")] = None,
     layers: Annotated[int | None, typer.Option(help="LSTM layers; 1.")] = None,
     units: Annotated[int | None, typer.Option(help="Units of a layer; 32.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Epochs at the most; 12.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Epochs at the most; 20.")] = None,
     take: Annotated[
         str | None, typer.Option(help="Features that the model takes, such as '-bar_*,-*_300s*': all but these.")
     ] = None,

@@ -37,7 +37,7 @@ ROOT_FILES = (
 # Only these may need the `train` extra, and only once they are called.
 TRAINING = (
     *("lstm", "train", "trainer", "export", "evaluate", "retrain", "dataset", "baselines", "diebold_mariano"),
-    *("search", "search_folds", "stocknet_lstm"),
+    *("search", "search_folds", "stocknet_lstm", "direct"),
 )
 TRAINING_LIBRARIES = ("tensorflow", "keras", "tf2onnx", "onnx", "h5py", "sklearn", "scipy", "optuna")
 LONGEST_MODULE = 400

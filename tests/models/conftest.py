@@ -33,7 +33,10 @@ class RandomModel:
     weights: Weights
 
 
-def _weights(width: int, layers: int, units: int, seed: int, gain: float) -> Weights:
+LIMIT = np.float32(2.0)  # of scaled features, in models with a direct path
+
+
+def _weights(width: int, layers: int, units: int, seed: int, gain: float, direct: bool) -> Weights:
     generator = np.random.default_rng(seed)
 
     def normal(scale: float, *shape: int) -> Any:
@@ -46,7 +49,8 @@ def _weights(width: int, layers: int, units: int, seed: int, gain: float) -> Wei
         weights[f"recurrent{layer}"] = normal(units**-0.5, units, 4 * units)
         weights[f"bias{layer}"] = normal(0.3, 4 * units)
     weights |= {"direction": normal(0.3, units, 3), "direction_bias": normal(0.3, 3)}
-    return weights | {"return": normal(0.3, units, 1), "return_bias": normal(0.3, 1)}
+    weights |= {"return": normal(0.3, units, 1), "return_bias": normal(0.3, 1)}
+    return weights | ({"direct": normal(0.2, width, 4)} if direct else {})
 
 
 class _Builder:
@@ -75,6 +79,9 @@ class _Builder:
         self.constant("axis_1", np.array([1]))
         self.node("Sub", ["x", self.constant("mean", weights["mean"])], ["centred"])
         current = self.node("Mul", ["centred", self.constant("inverse", weights["inverse"])], ["scaled"])
+        if "direct" in weights:
+            self.node("Min", [current, self.constant("above", LIMIT)], ["lowered"])
+            current = limited = self.node("Max", ["lowered", self.constant("below", -LIMIT)], ["limited"])
         self.constant("ones", np.ones(layers, np.int64))
         for name in ("h", "c"):
             self.node("Split", [name, "ones"], [f"{name}_{layer}" for layer in range(layers)], axis=0)
@@ -86,8 +93,14 @@ class _Builder:
             self.constant(name, weights[name])
             self.constant(f"{name}_bias", weights[f"{name}_bias"])
             self.node("Gemm", [current, name, f"{name}_bias"], [f"{name}_head"])
-        self.node("Softmax", ["direction_head"], ["probabilities"], axis=1)
-        self.node("Squeeze", ["return_head", "axis_1"], ["expected_return_bps"])
+        heads = ["direction_head", "return_head"]
+        if "direct" in weights:
+            self.node("MatMul", [limited, self.constant("direct", weights["direct"])], ["regression"])
+            self.node("Split", ["regression", self.constant("parts", np.array([3, 1]))], ["odds", "gain"], axis=-1)
+            parts = zip(heads, ("odds", "gain"), strict=True)
+            heads = [self.node("Add", [head, part], [f"{head}_in_all"]) for head, part in parts]
+        self.node("Softmax", [heads[0]], ["probabilities"], axis=1)
+        self.node("Squeeze", [heads[1], "axis_1"], ["expected_return_bps"])
 
     def fused(self, layer: int, current: str) -> str:
         def gates(value: Any) -> Any:  # Keras has i f g o, ONNX i o f g
@@ -199,9 +212,11 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Rand
         width: int = len(FEATURES),
         seed: int = 0,
         gain: float = 1.0,
+        direct: bool = False,
     ) -> RandomModel:
-        weights = _weights(width, layers, units, seed, gain)
-        path = folder / f"{'fused' if fused else 'decomposed'}-{layers}x{units}-{width}-{seed}-{gain}.onnx"
+        weights = _weights(width, layers, units, seed, gain, direct)
+        kind = ("fused" if fused else "decomposed") + ("-direct" if direct else "")
+        path = folder / f"{kind}-{layers}x{units}-{width}-{seed}-{gain}.onnx"
         card = _write_model(path, onnx_model(weights, layers, units, fused))
         return RandomModel(path, card, weights)
 

@@ -46,7 +46,8 @@ def step(weights: StepWeights, x: Any, h: Any, c: Any) -> tuple[Any, Any, Any]:
     """Return the answers ``float32[N, 4]`` and the new ``float32[N, L, U]`` states of N rows."""
     units = h.shape[-1]
     h, c = h.copy(), c.copy()
-    current = (x - weights.mean) * weights.inverse
+    limit = np.float32(weights.limit)
+    current = scaled = np.clip((x - weights.mean) * weights.inverse, -limit, limit)
     for at, layer in enumerate(weights.layers):
         sums = np.repeat(layer.bias[None], len(x), axis=0)
         for k in range(current.shape[1]):
@@ -56,7 +57,10 @@ def step(weights: StepWeights, x: Any, h: Any, c: Any) -> tuple[Any, Any, Any]:
         i, o, f, g = np.split(sums, 4, axis=1)
         c[:, at] = sigmoid(f) * c[:, at] + sigmoid(i) * tanh(g)
         h[:, at] = current = sigmoid(o) * tanh(c[:, at])
-    answers = np.repeat(weights.heads_bias[None], len(x), axis=0)
+    answers = np.zeros((len(x), 4), np.float32)
+    for k in range(len(weights.direct)):
+        answers = answers + scaled[:, k, None] * weights.direct[k]
+    answers = answers + weights.heads_bias
     for k in range(units):
         answers = answers + current[:, k, None] * weights.heads[k]
     likely = exp_of_negative(answers[:, :3] - answers[:, :3].max(axis=1, keepdims=True))

@@ -7,8 +7,9 @@ import pytest
 
 from agents import features
 from agents.periods import DEFAULT, Periods
-from models.baselines import Sample, baselines, by_size, forecast, frequencies, order_flow, regressions, trees
+from models.baselines import baselines, by_size, forecast, frequencies, order_flow, regressions, trees
 from models.dataset import HistoryRows, Labels, history, label
+from models.direct import Sample
 from models.splits import Split, split_at
 
 pytest.importorskip("sklearn")

@@ -45,6 +45,25 @@ def test_the_weights_are_those_that_the_graph_was_made_of(
         assert (layer.bias == in_order(made[f"bias{at}"])).all()
     assert (seen.heads == np.hstack([made["direction"], made["return"]])).all()
     assert (seen.heads_bias == np.hstack([made["direction_bias"], made["return_bias"]])).all()
+    assert seen.direct.shape == (0, 4)
+    assert seen.limit == float("inf")
+
+
+def test_a_direct_path_and_the_limit_of_features_are_found(random_model: Callable[..., Any]) -> None:
+    model = random_model(direct=True)
+    seen = read(model.path)
+    assert (seen.direct == model.weights["direct"]).all()
+    assert (seen.heads == np.hstack([model.weights["direction"], model.weights["return"]])).all()
+    assert seen.limit == 2.0
+
+
+def test_other_bounds_than_one_number_up_and_down_are_another_form(random_model: Callable[..., Any]) -> None:
+    def lopsided(graph: Any) -> None:
+        (below,) = (tensor for tensor in graph.initializer if tensor.name == "below")
+        below.CopyFrom(onnx.numpy_helper.from_array(np.float32(-1.0), "below"))
+
+    with pytest.raises(ModelError, match="bounded otherwise than by one number"):
+        read(random_model(direct=True).path, lopsided)
 
 
 def swap_factors(graph: Any) -> None:

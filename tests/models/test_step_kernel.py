@@ -18,10 +18,15 @@ from models.step_graph import StepWeights, read_step
 SYMBOLS = 5
 
 
-@pytest.fixture(scope="module", params=[(1, 32, 18), (2, 64, 18), (1, 7, 5), (3, 40, 17), (1, 33, 18)], ids=str)
+SHAPES = [(1, 32, 18), (2, 64, 18), (1, 7, 5), (3, 40, 17), (1, 33, 18)]
+
+
+@pytest.fixture(
+    scope="module", params=[*((*shape, False) for shape in SHAPES), (1, 32, 18, True), (2, 33, 17, True)], ids=str
+)
 def pair(request: pytest.FixtureRequest, random_model: Callable[..., Any]) -> tuple[CompiledPredictor, StepWeights]:
-    layers, units, width = request.param
-    artifact = load(random_model(layers=layers, units=units, width=width, fused=False).path)
+    layers, units, width, direct = request.param
+    artifact = load(random_model(layers=layers, units=units, width=width, fused=False, direct=direct).path)
     return CompiledPredictor.build(artifact), read_step(artifact.graph, width, layers, units)
 
 
