@@ -8,14 +8,18 @@ waits for nothing, and their latency counts from when they were due to when ``re
 The server is a process of its own; its CPU time is taken from the kernel over the time that counts (the network's
 work on loopback is in the sender's). ``per_core`` is deliveries in that time by its CPU seconds.
 
+``tickloom_pair`` are two gateways on one port, as one runs them where there are cores.
+
 A server that does not keep up falls behind its schedule: `kept_up` says so, and latencies then say how far. All
 clients are one process with a compiled loop (`bench.fanout_clients`), which counts every message of every client.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import platform
+import socket
 import subprocess
 import sys
 import time
@@ -41,22 +45,18 @@ def run_cell(kind: str, clients: int, rate_per_s: int, seconds: float) -> dict[s
         RuntimeError: the server or the clients failed.
     """
     stalled = clients // _STALLED_OF
-    module = [sys.executable, "-m"]
-    server = subprocess.Popen(
-        [*module, "bench.fanout_servers", kind, str(clients), str(rate_per_s)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert server.stdout is not None
-        port = server.stdout.readline().strip()
-        if not port:
-            raise RuntimeError(f"{kind} did not start: {server.communicate()[1][-2000:]}")
-        arguments = [port, "/feed", _SUBSCRIBE if kind == "tickloom" else "", clients, stalled, seconds]
-        with ProcessorTime(server.pid) as cpu:
+    with contextlib.ExitStack() as ends:
+        servers = [_start(ends, command) for command in _commands(kind, clients, rate_per_s)]
+        for server in servers:
+            assert server.stdout is not None
+            port = server.stdout.readline().strip()
+            if not port:
+                raise RuntimeError(f"{kind} did not start: {server.communicate()[1][-2000:]}")
+        subscribe = _SUBSCRIBE if kind.startswith("tickloom") else ""
+        arguments = [port, "/feed", subscribe, clients, stalled, seconds]
+        with ProcessorTime(*(server.pid for server in servers)) as cpu:
             answer = subprocess.run(
-                [*module, "bench.fanout_clients", *map(str, arguments)],
+                [sys.executable, "-m", "bench.fanout_clients", *map(str, arguments)],
                 capture_output=True,
                 text=True,
                 check=False,
@@ -65,13 +65,24 @@ def run_cell(kind: str, clients: int, rate_per_s: int, seconds: float) -> dict[s
         if answer.returncode:
             raise RuntimeError(f"the clients of {kind} failed: {answer.stderr[-2000:]}")
         seen = json.loads(answer.stdout)
-    finally:
-        server.kill()
-        server.wait()
-        for pipe in (server.stdout, server.stderr):
-            if pipe is not None:
-                pipe.close()
     return _figures(kind, clients, stalled, rate_per_s, seen, cpu.between(seen["begin_ns"], seen["end_ns"]))
+
+
+def _commands(kind: str, clients: int, rate_per_s: int) -> list[list[str]]:
+    server = kind.removesuffix("_pair")
+    command = [sys.executable, "-m", "bench.fanout_servers", server, str(clients), str(rate_per_s)]
+    if server == kind:
+        return [command]
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    return [[*command, port], [*command, port]]
+
+
+def _start(ends: contextlib.ExitStack, command: list[str]) -> "subprocess.Popen[str]":
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    ends.enter_context(server)  # waits for it, and closes its pipes
+    ends.callback(server.kill)
+    return server
 
 
 def _figures(
@@ -100,7 +111,7 @@ def _figures(
 def main() -> None:
     """Parse the command line, run, print the report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--servers", default=",".join(SERVERS), help="with commas between")
+    parser.add_argument("--servers", default=",".join([*SERVERS, "tickloom_pair"]), help="with commas between")
     parser.add_argument("--cells", default=_CELLS, help="CLIENTSxMESSAGES a second, with commas between")
     parser.add_argument("--seconds", type=float, default=5.0, help="that count, of each cell")
     parser.add_argument("--json", type=Path, help="write the report here too")

@@ -1,6 +1,6 @@
 """The servers of `bench.fanout`, each a process that sends every message to every client from when all are there.
 
-    python -m bench.fanout_servers KIND CLIENTS RATE
+    python -m bench.fanout_servers KIND CLIENTS RATE [PORT]
 
 All run on uvloop and are given the same texts by the same open loop. `websockets` and `picows` write to all
 clients in turn. aiohttp and starlette wait for a client that is behind, so each client has a queue and a task, as
@@ -26,6 +26,7 @@ from stream.records import Records
 _QUEUE: Final = 8192  # messages, as our gateway holds for a client
 _LOOK_EVERY_S: Final = 0.05
 _SETTLE_S: Final = 0.5
+_NOBODY_FOR_S: Final = 1.5
 _PAST: Final = SYMBOLS  # messages that have gone out before anybody came
 
 Send = Callable[[str], None]
@@ -72,6 +73,16 @@ async def gathered(present: Callable[[], int], clients: int) -> None:
         await asyncio.sleep(_LOOK_EVERY_S)
     freeze_garbage()
     await asyncio.sleep(_SETTLE_S)
+
+
+async def settled(present: Callable[[], int]) -> None:
+    """Wait until clients are there, and no more have come for a while: nobody knows how many will be ours."""
+    known, since_s = 0, time.monotonic()
+    while known == 0 or time.monotonic() < since_s + _NOBODY_FOR_S:
+        if present() != known:
+            known, since_s = present(), time.monotonic()
+        await asyncio.sleep(_LOOK_EVERY_S)
+    freeze_garbage()
 
 
 def say_port(port: int) -> None:
@@ -203,10 +214,10 @@ async def picows_send(clients: int, rate_per_s: float) -> None:
     await publish(lambda: len(transports), clients, rate_per_s, send)
 
 
-async def tickloom(clients: int, rate_per_s: float) -> None:
+async def tickloom(clients: int, rate_per_s: float, port: int = 0) -> None:
     """Our gateway from its door to its sockets, with `Schedule` in the place of Kafka."""
     from exporters.feed_history import Segment
-    from exporters.feed_pacer import Rest
+    from exporters.feed_tail import WHILE_BUSY_S
     from exporters.gateway import Gateway
     from stream.settings import Settings
 
@@ -217,21 +228,23 @@ async def tickloom(clients: int, rate_per_s: float) -> None:
             past = rows_of(0, _PAST, np.full(_PAST, time.time_ns()))
             self._inlet.take(past, [Segment(len(past), 0, 1)], True, time.time_ns())
             fanout.show_all()
-            await gathered(self._subscribed, clients)
-            schedule, rest = Schedule(rate_per_s), Rest()
+            await (settled(self._subscribed) if port else gathered(self._subscribed, clients))
+            schedule = Schedule(rate_per_s)
             while True:
-                rest.begin()
                 rows = schedule.take(limit=4096)
                 if len(rows):
                     self._inlet.take(rows, [Segment(len(rows), 0, 1)], False, time.time_ns())
                     self._pacer.poke()
-                await rest.end()
+                if fanout.rounds.busy:
+                    await asyncio.sleep(WHILE_BUSY_S)
                 await schedule.wait()
 
         def _subscribed(self) -> int:
             return sum(client.subscribed for client in self._hub.clients)
 
-    settings = Settings(gateway_port=0, gateway_clients=max(clients, 1), gateway_queue=_QUEUE)
+    settings = Settings(
+        gateway_port=port, gateway_shared_port=port > 0, gateway_clients=max(clients, 1), gateway_queue=_QUEUE
+    )
 
     def on_ready(addresses: Any) -> None:
         say_port(int(addresses.feed.rpartition(":")[2].partition("/")[0]))
@@ -239,7 +252,7 @@ async def tickloom(clients: int, rate_per_s: float) -> None:
     await Straight(settings).run(asyncio.Event(), on_ready)
 
 
-SERVERS: Final[dict[str, Callable[[int, float], Coroutine[Any, Any, None]]]] = {
+SERVERS: Final[dict[str, Callable[..., Coroutine[Any, Any, None]]]] = {
     "tickloom": tickloom,
     "websockets": websockets_broadcast,
     "aiohttp": aiohttp_queues,
@@ -248,6 +261,6 @@ SERVERS: Final[dict[str, Callable[[int, float], Coroutine[Any, Any, None]]]] = {
 }
 
 if __name__ == "__main__":
-    kind, clients, rate = sys.argv[1:]
+    kind, clients, rate, *shared = sys.argv[1:]
     assert math.isfinite(float(rate))
-    uvloop.run(SERVERS[kind](int(clients), float(rate)))
+    uvloop.run(SERVERS[kind](int(clients), float(rate), *map(int, shared)))

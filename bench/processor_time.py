@@ -1,4 +1,4 @@
-"""CPU seconds of another process, as of any moment while it ran."""
+"""CPU seconds of other processes, as of any moment while they ran."""
 
 import threading
 import time
@@ -13,10 +13,10 @@ _EVERY_S = 0.02
 
 
 class ProcessorTime:
-    """Samples the CPU time (user and system, all threads) of a process while the ``with`` block runs."""
+    """Samples the CPU time (user and system, all threads) of processes while the ``with`` block runs."""
 
-    def __init__(self, pid: int) -> None:
-        self._process = psutil.Process(pid)
+    def __init__(self, *pids: int) -> None:
+        self._processes = [psutil.Process(pid) for pid in pids]
         self._at_ns: list[int] = []
         self._cpu_s: list[float] = []
         self._stop = threading.Event()
@@ -33,16 +33,16 @@ class ProcessorTime:
         self._thread.join()
 
     def between(self, begin_ns: int, end_ns: int) -> float:
-        """Return the CPU seconds that the process used between two moments of the wall clock."""
+        """Return the CPU seconds that the processes used between two moments of the wall clock."""
         begin, end = np.interp([begin_ns, end_ns], self._at_ns, self._cpu_s)
         return float(end - begin)
 
     def _sample(self) -> None:
         while not self._stop.is_set():
             try:
-                times = self._process.cpu_times()
+                times = [process.cpu_times() for process in self._processes]
             except psutil.NoSuchProcess:
                 return
             self._at_ns.append(time.time_ns())
-            self._cpu_s.append(times.user + times.system)
+            self._cpu_s.append(sum(time.user + time.system for time in times))
             self._stop.wait(_EVERY_S)

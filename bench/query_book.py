@@ -2,9 +2,11 @@
 
 ``python -m bench.query_book --rows 100_000_000`` fills a ClickHouse of its own with made-up ticks, a prediction and
 an outcome on each, of twenty symbols on five days; then it asks every query of the book as the analyst user: about
-one day, and about all days. Told are the time, the server's CPU time (which other work beside hardly changes), and
-the rows and bytes read. ``--rows 1_600_000 --symbols 3 --days 1`` is a day as recorded days are. ``--keep DIR``
-keeps the data for the next time. JSON goes to ``--out``.
+one symbol's day (a query that has no symbol: about a day), and about everything (a query of one symbol: all its
+days). Told are the time, the server's CPU time (which other work beside hardly changes), and the rows and bytes
+read. ``--rows 1_600_000 --symbols 3 --days 1`` is a day as recorded days are. ``--keep DIR`` keeps the data for the
+next time; ``--ask no`` asks nothing yet. JSON goes to ``--out``; ``--note docs/queries-measured.json`` puts it
+beside that of other numbers of ticks, for the page of the book.
 """
 
 import argparse
@@ -29,6 +31,9 @@ from exporters.clickhouse.book import Query, queries
 from exporters.clickhouse.schema import migrate
 from stream.embedded.clickhouse import EmbeddedClickHouse
 
+SYMBOL_DAY: Final = "a symbol's day"
+SCOPES: Final = (SYMBOL_DAY, "everything")
+
 _GOAL_MS: Final = 1_000.0
 _DATABASE: Final = "query_book"
 
@@ -40,24 +45,22 @@ def cpu_s(pid: int) -> float:
 
 
 def times(server: EmbeddedClickHouse, filling: Filling, only: list[str], repeat: int) -> Iterator[dict[str, Any]]:
-    """Ask each query about one day and about all; yield what the server says of it."""
-    day = first_day(filling)
-    ranges = {"a day": day + timedelta(days=1), "all": day + timedelta(days=filling.days)}
+    """Ask each query about a symbol's day and about everything; yield what the server says of it."""
     for query in queries():
         if only and query.name not in only:
             continue
-        for name, end in ranges.items():
-            has_range = {"from", "to"} <= {each.name for each in query.parameters}
-            if name == "a day" and (filling.days == 1 or not has_range):
-                continue
-            runs = [_ask(server, query, _parameters(query, day, end)) for _ in range(repeat)]
+        for scope in SCOPES:
+            runs = [_ask(server, query, _parameters(query, filling, scope)) for _ in range(repeat)]
             best = min(runs, key=lambda run: run.get("ms", float("inf")))
-            yield {"query": query.name, "range": name, **best}
+            yield {"query": query.name, "of": scope, **best}
 
 
-def _parameters(query: Query, start: datetime, end: datetime) -> dict[str, str]:
+def _parameters(query: Query, filling: Filling, scope: str) -> dict[str, str]:
+    start = first_day(filling)
+    end = start + timedelta(days=1 if scope == SYMBOL_DAY else filling.days)
     known = {
         "symbol": "SYM00",
+        "symbols": "SYM00" if scope == SYMBOL_DAY else "%",
         "leader": "SYM00",
         "follower": "SYM01",
         "a": MODEL,
@@ -97,6 +100,17 @@ def _told(figures: dict[str, Any]) -> str:
     return f"{figures['ms']:9.1f} ms {figures['cpu_ms']:6} ms of CPU {figures['read_rows']:13,} rows read{slow}"
 
 
+def note(file: Path, report: dict[str, Any]) -> None:
+    """Put a report into a list of reports, in place of the one of as many ticks; what it did not ask stays."""
+    reports = {each["ticks"]: each for each in (json.loads(file.read_text("utf-8")) if file.exists() else [])}
+    old = reports.get(report["ticks"], {"queries": []})
+    new = {(each["query"], each["of"]) for each in report["queries"]}
+    report["queries"] += [each for each in old["queries"] if (each["query"], each["of"]) not in new]
+    report["queries"].sort(key=lambda each: (each["query"], each["of"]))
+    reports[report["ticks"]] = report
+    file.write_text(json.dumps([reports[ticks] for ticks in sorted(reports)], indent=1) + "\n", "utf-8")
+
+
 def parse() -> argparse.Namespace:
     """Return the arguments."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -106,7 +120,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeat", type=int, default=3, help="the best of so many counts")
     parser.add_argument("--only", nargs="*", default=[], metavar="QUERY")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="where the data is, or is to be kept")
+    parser.add_argument("--ask", choices=["yes", "no"], default="yes")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--note", type=Path, metavar="FILE", help="a list of what runs found, one for each size")
     return parser.parse_args()
 
 
@@ -126,14 +142,17 @@ def main() -> None:
         report: dict[str, Any] = {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "ticks": client.execute("SELECT count() FROM ticks")[0][0],
+            "repeats": arguments.repeat,
             "filled_s": round(time.perf_counter() - started, 1),
             "queries": [],
         }
-        for each in times(server, filling, arguments.only, arguments.repeat):
+        for each in times(server, filling, arguments.only, arguments.repeat) if arguments.ask == "yes" else ():
             report["queries"].append(each)
-            print(f"{each['query']:26} {each['range']:6} {_told(each)}", flush=True)
+            print(f"{each['query']:26} {each['of']:14} {_told(each)}", flush=True)
     if arguments.out is not None:
         arguments.out.write_text(json.dumps(report, indent=1))
+    if arguments.note is not None:
+        note(arguments.note, report)
 
 
 if __name__ == "__main__":

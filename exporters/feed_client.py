@@ -37,18 +37,23 @@ _REASON_BYTES: Final = 123  # of a close frame, says RFC 6455
 class FeedClient:
     """A connection with its subscriptions and its queue."""
 
-    def __init__(self, connection: ServerConnection, queue_items: int, metrics: FeedMetrics) -> None:
+    def __init__(
+        self, connection: ServerConnection, queue_items: int, metrics: FeedMetrics, holding: "set[FeedClient]"
+    ) -> None:
         """Take over what is sent on ``connection``.
 
         Args:
             connection: open; nobody else sends messages on it.
             queue_items: predictions held for it before it is closed as too slow.
             metrics: told what was sent.
+            holding: it is in there while something waits here for room in the transport.
         """
         self.followings: defaultdict[str, Following] = defaultdict(Following)  # by channel
+        self.turn = 0  # of heartbeats, see `Hub.beat`
         self.is_binary = connection.subprotocol == BINARY_PROTOCOL
         self._deflates = bool(connection.protocol.extensions)
         self._connection, self._queue_items, self._metrics = connection, queue_items, metrics
+        self._holding = holding
         # Looked up once: they are called for every frame of every client.
         self._protocol, self._transport_write = connection.protocol, connection.transport.write
         self._unsent_bytes = connection.transport.get_write_buffer_size
@@ -92,13 +97,14 @@ class FeedClient:
 
     def post(self, held: Held) -> None:
         """Send a frame after all before it; close the client when too much waits for it."""
-        # The way of nearly every frame, for every client: few properties and calls on it.
         if self._closing or self._protocol.state is not _OPEN:
             return
+        # The way of nearly every frame, for every client: few properties and calls on it.
         if not self._held and self._unsent_bytes() < _TRANSPORT_BYTES:
             self._write(held)
             return
         self._held.append((held, time.monotonic_ns()))
+        self._holding.add(self)
         # A message without items counts as one, so that replies are bounded too.
         self._held_items += max(held.items, 1)
         if self._held_items > self._queue_items + self._snapshot_items:
@@ -119,6 +125,8 @@ class FeedClient:
             self._write(held)
         if not self._held:
             self._warned, self._held_items = False, 0
+        if not self._held or not self.open:
+            self._holding.discard(self)
 
     async def room(self) -> bool:
         """Wait until nothing is held and the network has taken most of it; return whether the client is there.
@@ -135,6 +143,7 @@ class FeedClient:
             return
         self._closing = True
         self._held.clear()
+        self._holding.discard(self)
         encoded = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
         task = asyncio.create_task(self._connection.close(code, encoded))
         self._tasks.add(task)

@@ -1,9 +1,9 @@
 """From rows of one channel to frames in the clients' queues. No awaits, so nobody can hold it up.
 
-`full` goes out in `publish`, row by row in order: each row is made into JSON once, and clients with the same
-subscriptions share the frames. `latest` goes out in `flush`, which the caller paces: only the symbols that moved
-since the client had them, their newest row made into JSON once for all. What clients at the same point get is
-worked out once: of 1,000 that keep up, each costs 2 us and its write. Nothing is encoded that nobody follows.
+`full` goes out row by row in order, in rounds (`exporters.feed_rounds`): each row is made into JSON once, and those
+with the same subscriptions share the frames. `latest` goes out in `flush`, which the caller paces: only the symbols
+that moved since the client had them, their newest row made into JSON once for all. What clients at the same point
+get is worked out once: of 1,000 that keep up, each costs 2 us and its write. Nothing is encoded that nobody wants.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from exporters.feed_board import Board, Int64s
 from exporters.feed_channels import Channel
@@ -22,6 +21,7 @@ from exporters.feed_history import History, Segment
 from exporters.feed_messages import EpochMessage
 from exporters.feed_metrics import FeedMetrics
 from exporters.feed_requests import Subscribe
+from exporters.feed_rounds import Chunk, Rounds
 from exporters.feed_wire import Held, items_frames, message_frame, records_frames
 from stream.clock import NS_PER_S, Clock
 from stream.records import Records
@@ -29,15 +29,6 @@ from stream.records import Records
 Frames = dict[tuple[bool, bool, bytes, bytes], list[Held]]
 
 _NEVER_S: Final = float("inf")
-
-
-@dataclass(frozen=True)
-class _Group:
-    """Clients that get the same `full` messages in the same form."""
-
-    full: NDArray[np.bool_]  # by slot
-    binary: bool
-    clients: list[FeedClient]
 
 
 @dataclass(frozen=True)
@@ -71,7 +62,8 @@ class Fanout:
         self.filling = False
         self.followers: dict[FeedClient, Following] = {}
         self._told_first: list[Held] = []
-        self._groups: list[_Group] | None = None  # None: to be made anew
+        self.rounds = Rounds(channel.has_binary, self.frames, lambda: self.board.seqs, self._note_sent)
+        self._latest: list[tuple[FeedClient, Following]] | None = None  # who follows with `latest`; None: not known
         self._zeros: Int64s = np.zeros(0, np.int64)
         self._metrics, self._clock, self._memory = metrics, clock, memory
 
@@ -81,11 +73,12 @@ class Fanout:
 
     def leave(self, client: FeedClient) -> None:
         """Let a client go."""
+        self._will_change()
         self.followers.pop(client, None)
-        self._groups = None
 
     def tell_first(self, held: Held) -> None:
         """Send a message to all followers, and to each to come before its first row."""
+        self._will_change()
         self._told_first.append(held)
         for client, following in list(self.followers.items()):
             self._tell(client, following)
@@ -97,14 +90,15 @@ class Fanout:
 
     def refresh(self, following: Following) -> None:
         """Take note that a client's subscriptions or catch-ups changed."""
+        self._will_change()
         following.refresh(self.board)
-        self._groups = None
 
     def begin(self, epoch: str, offsets: dict[int, int]) -> None:
         """Forget everything: another Kafka cluster or topic numbers the rows from here on.
 
         What comes first is the past: `fill`, then `show_all`.
         """
+        self._will_change()
         self.board = Board(self.channel)
         self.history = History(self.channel, self._memory)
         self.history.begin(offsets)
@@ -120,7 +114,6 @@ class Fanout:
         for client, following in list(self.followers.items()):
             following.forget()
             client.post(held)
-        self._groups = None
 
     def fill(self, rows: Records, segments: Sequence[Segment]) -> Int64s:
         """Take rows of the past; nobody gets them, see `show_all`. Return the slot of each."""
@@ -128,37 +121,32 @@ class Fanout:
 
     def show_all(self) -> None:
         """Send everybody a snapshot of what he follows: the board was filled behind their backs."""
+        self._will_change()
         self.filling = False
         for client, following in list(self.followers.items()):
             self.snapshot(client, following, np.flatnonzero(following.followed))
 
     def publish(self, rows: Records, segments: Sequence[Segment]) -> Int64s:
-        """Take new rows in order, and send them to the clients of `full`. Return the slot of each."""
+        """Take new rows in order, and send them to the clients of `full`, in rounds. Return the slot of each."""
         slots, first, positions = self._put(rows, segments)
-        if self._groups is None:
-            self._groups = self._make_groups()
+        if not self.rounds.known:
+            self.rounds.set_clients(self.followers)
         is_first = np.zeros(len(rows), bool)
         is_first[first] = True
-        sent = np.zeros(len(rows), bool)
-        for group in self._groups:
-            ours = group.full[slots]
-            sent |= ours
-            for is_snapshot, chosen in ((True, ours & is_first), (False, ours & ~is_first)):
-                if chosen.any():
-                    for held in self.frames(is_snapshot, rows[chosen], positions[chosen], group.binary):
-                        for client in group.clients:
-                            client.post(held)
-        if self._groups:
-            self._note_sent(rows[sent])
+        self.rounds.put(Chunk(rows, slots, is_first, positions))
         return slots
 
-    def _make_groups(self) -> "list[_Group]":
-        groups: dict[tuple[bytes, bool], _Group] = {}
-        for client, following in self.followers.items():
-            if following.full_key:
-                key = following.full_key, client.is_binary and self.channel.has_binary
-                groups.setdefault(key, _Group(following.full, key[1], [])).clients.append(client)
-        return list(groups.values())
+    def sent_seqs(self) -> Int64s:
+        """Return up to which seq all followers have been sent each slot: ``int64[slots]``, 0 for none."""
+        if not self.rounds.backlog:
+            return self.board.seqs
+        settled = self.rounds.settled_seqs
+        return np.concatenate([settled, np.zeros(len(self.board) - len(settled), np.int64)])
+
+    def _will_change(self) -> None:
+        """Who follows what changes: what is there goes to those who followed it until now."""
+        self.rounds.forget()
+        self._latest = None
 
     def _note_sent(self, rows: Records) -> None:
         if len(rows) and self.channel.name == "prediction":
@@ -175,9 +163,9 @@ class Fanout:
         steps: dict[tuple[bytes, int, int, bool], _Step] = {}
         frames: Frames = {}
         wait_s, now_ns, all_had = _NEVER_S, self._clock(), self.board.counts.copy()
-        for client, following in list(self.followers.items()):
-            if not following.follows_latest:
-                continue
+        if self._latest is None:
+            self._latest = [pair for pair in self.followers.items() if pair[1].follows_latest]
+        for client, following in self._latest:
             if not client.drained:
                 wait_s = 0.0
                 continue
@@ -259,7 +247,7 @@ class Fanout:
             self._metrics.symbols[self.channel.name] = len(self.board)
             for following in self.followers.values():
                 following.extend(self.board)
-            self._groups = None
+            self._will_change()
         return slots, first, np.arange(position, self.history.head)
 
     def _step(self, is_binary: bool, following: Following, all_had: Int64s, frames: Frames, now_ns: int) -> _Step:

@@ -1,5 +1,6 @@
 """All clients of a gateway, and the channels that they follow."""
 
+import itertools
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -15,6 +16,8 @@ from stream.clock import Clock
 # Of a heartbeat and channel: 1,000 symbols with their seq are about 20 KiB a second and client.
 _MAX_HEARTBEAT_SEQS: Final = 1000
 _SOON_S: Final = 0.0
+# Not all clients get theirs at once: what comes meanwhile would wait for as many writes.
+BEAT_TURNS: Final = 10
 
 
 class Hub:
@@ -29,6 +32,8 @@ class Hub:
             memory: rows of each channel that clients can resume from at once.
         """
         self.clients: set[FeedClient] = set()
+        self.holding: set[FeedClient] = set()  # those for whom something waits
+        self._turns = itertools.cycle(range(BEAT_TURNS))
         self.channels: dict[str, Fanout] = {
             name: Fanout(channel, metrics, clock, memory // channel.weight) for name, channel in CHANNELS.items()
         }
@@ -42,12 +47,14 @@ class Hub:
 
     def add(self, client: FeedClient) -> None:
         """Take a client in."""
+        client.turn = next(self._turns)
         self.clients.add(client)
         self._metrics.clients = len(self.clients)
 
     def remove(self, client: FeedClient) -> None:
         """Let a client go."""
         self.clients.discard(client)
+        self.holding.discard(client)
         for fanout in self.channels.values():
             fanout.leave(client)
         self._metrics.clients = len(self.clients)
@@ -58,19 +65,22 @@ class Hub:
         Returns:
             In how many seconds to call again, even if nothing comes until then: infinite for never.
         """
-        wait_s = float("inf")
-        for client in list(self.clients):
+        for client in list(self.holding):
             client.pump()
-            if client.holding:
-                wait_s = _SOON_S
+        wait_s = _SOON_S if self.holding else float("inf")
         return min(wait_s, *(fanout.flush() for fanout in self.channels.values()))
 
-    def beat(self, figures: Mapping[str, Any]) -> None:
-        """Send a heartbeat to every client that is not behind; those have other things to read."""
+    def beat(self, figures: Mapping[str, Any], turn: int) -> None:
+        """Send a heartbeat to every client whose turn it is.
+
+        Those that are behind have other things to read.
+
+        Args:
+            figures: are in it.
+            turn: 0 to BEAT_TURNS - 1.
+        """
         frames: dict[tuple[bytes, ...], Held] = {}
-        for client in list(self.clients):
-            if client.holding:
-                continue
+        for client in [client for client in self.clients if client.turn == turn and not client.holding]:
             key = tuple(
                 name.encode() + following.followed.tobytes() for name, following in client.followings.items()
             )
@@ -95,8 +105,8 @@ class Hub:
     def _seqs(self, client: FeedClient, name: str) -> dict[str, int]:
         if self.channels[name].filling:
             return {}  # nobody has been sent these yet
-        board = self.channels[name].board
-        followed = client.followings[name].followed & (board.counts > 0)
+        board, seqs = self.channels[name].board, self.channels[name].sent_seqs()
+        followed = client.followings[name].followed & (seqs > 0)
         slots = np.flatnonzero(followed)[:_MAX_HEARTBEAT_SEQS]
         names = [board.symbols[slot].decode() for slot in slots.tolist()]
-        return dict(zip(names, board.seqs[slots].tolist(), strict=True))
+        return dict(zip(names, seqs[slots].tolist(), strict=True))

@@ -1,8 +1,8 @@
 """When to send: at once when it was quiet; when it is busy, what has gathered in some milliseconds, in one go.
 
 To write to a socket costs about 8 us whatever the size, and there is one write for each client and go. So the fewer
-goes, the more messages a gateway can deliver: `Pacer` says when clients of `latest` get theirs, and `Rest`, for
-clients of `full`, when the next messages are taken from Kafka.
+goes, the more messages a gateway can deliver. `Pacer` says when clients of `latest` get theirs; for those of `full`
+see `exporters.feed_rounds`.
 """
 
 import asyncio
@@ -13,38 +13,6 @@ from typing import Final
 # Faster than a screen draws or a person sees. At 100,000 predictions a second of 200 symbols it means that each
 # symbol is made into JSON 100 times a second instead of 500.
 FLUSH_EVERY_S: Final = 0.010
-
-
-# uvloop's timers count milliseconds.
-_SHORTEST_REST_S: Final = 0.0005
-
-
-class Rest:
-    """Lets messages gather while the feed works hard.
-
-    After a portion of messages it waits for as long as the portion took, so that a gateway that could be busy all
-    the time is busy half of it; but on its account portions never begin more than FLUSH_EVERY_S apart. A portion
-    that took no time, of few messages or for few clients, is followed by no rest.
-    """
-
-    def __init__(self) -> None:
-        self._began_s = 0.0
-
-    def begin(self) -> None:
-        """A portion is taken now."""
-        self._began_s = asyncio.get_running_loop().time()
-
-    async def end(self) -> None:
-        """All of it has been given to the sockets. Cancelling it is safe."""
-        rest_s = rest_after(asyncio.get_running_loop().time() - self._began_s)
-        if rest_s:
-            await asyncio.sleep(rest_s)
-
-
-def rest_after(worked_s: float) -> float:
-    """Return for how many seconds to rest after a portion of messages that took so many."""
-    rest_s = min(worked_s, FLUSH_EVERY_S - worked_s)
-    return rest_s if rest_s > _SHORTEST_REST_S else 0.0
 
 
 class Pacer:

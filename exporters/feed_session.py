@@ -73,7 +73,7 @@ class Rules:
 
 async def serve(connection: ServerConnection, rules: Rules) -> None:
     """Serve one connection until it ends; whatever a client does, it can only end its own."""
-    client = FeedClient(connection, rules.queue_items, rules.metrics)
+    client = FeedClient(connection, rules.queue_items, rules.metrics, rules.hub.holding)
     session = _Session(client, rules)
     try:
         with contextlib.suppress(ConnectionClosed):

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 from exporters.cluster import cluster_id
 from exporters.feed_history import Segment
 from exporters.feed_inlets import Inlet
-from exporters.feed_pacer import Pacer, Rest
+from exporters.feed_pacer import FLUSH_EVERY_S, Pacer
 from exporters.waiting import BROKER_PATIENCE_S, Backoff, end_task, pause
 from stream.clock import Clock
 from stream.ending import end_consumer
@@ -41,6 +41,8 @@ _RETRY_LIMIT_S: Final = 5.0
 _TOPIC_EVERY_S: Final = 5.0  # how soon a topic is found that others create
 # Rows that are worked off in one go: about 15 ms with one client of `full`. Clients are served in between.
 _CHUNK_ROWS: Final = 4096
+# Who is to get what comes next is not served yet: to read sooner would only cost more reads.
+WHILE_BUSY_S: Final = FLUSH_EVERY_S / 4
 
 
 class Tail:
@@ -78,7 +80,6 @@ class Tail:
         self._past_ends: dict[TopicPartition, int] = {}  # where the past ends that is being read, if it is
         self._consumer: Any = None
         self._backoff = Backoff(_RETRY_LIMIT_S)
-        self._rest = Rest()
         self._prepare = prepare
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -146,7 +147,6 @@ class Tail:
         while not stop.is_set():
             read = await self._consumer.getmany(timeout_ms=int(_POLL_S * 1000))
             read_ns = self._clock()
-            self._rest.begin()
             if watch.done():
                 watch.result()  # raises what the broker did not answer
             parts: list[Records] = []
@@ -163,13 +163,16 @@ class Tail:
                 rows = parts[0] if len(parts) == 1 else _join(parts)
                 await self._hand_on(rows, segments, read_ns)
             self._finish_past()
-            await self._rest.end()
+            if any(fanout.rounds.busy for fanout in self._inlet.fanouts):
+                await asyncio.sleep(WHILE_BUSY_S)
 
     async def _hand_on(self, rows: Records, segments: list[Segment], read_ns: int) -> None:
         start = 0
         for some in _portions(segments):
             if start:
                 await asyncio.sleep(0)
+            while any(fanout.rounds.backlog > _CHUNK_ROWS for fanout in self._inlet.fanouts):
+                await asyncio.sleep(WHILE_BUSY_S)
             stop = start + sum(segment.rows for segment in some)
             is_past = bool(self._past_ends)
             self._inlet.take(rows[start:stop], some, is_past, read_ns)

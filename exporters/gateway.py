@@ -10,6 +10,7 @@ and take whichever is first, and resume at any. The messages are in `exporters.f
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import resource
 from collections.abc import Callable, Sequence
@@ -31,7 +32,7 @@ from exporters.feed_channels import BAR_NS
 from exporters.feed_feature_inlet import FeatureInlet
 from exporters.feed_handshakes import Handshakes
 from exporters.feed_http import http_response
-from exporters.feed_hub import Hub
+from exporters.feed_hub import BEAT_TURNS, Hub
 from exporters.feed_inlets import (
     Inlet,
     PredictionInlet,
@@ -247,13 +248,16 @@ class Gateway:
             self._wanted[_ON_DEMAND[channel]].set()
 
     async def _beat(self) -> None:
-        while True:
-            await asyncio.sleep(HEARTBEAT_EVERY_S)
+        figures: dict[str, Any] = {}
+        for turn in itertools.cycle(range(BEAT_TURNS)):
+            await asyncio.sleep(HEARTBEAT_EVERY_S / BEAT_TURNS)
             self._hub.flush()  # so that the seqs of the heartbeat are those that a client of `latest` has
-            figures = self.figures()
-            # Elsewhere in the feed "predictions" is a list of them.
-            figures["received"] = figures.pop("predictions")
-            self._hub.beat({**figures, "problems": self._health.problems})
+            if turn == 0:
+                figures = self.figures()
+                # Elsewhere in the feed "predictions" is a list of them.
+                figures["received"] = figures.pop("predictions")
+                figures["problems"] = self._health.problems
+            self._hub.beat(figures, turn)
 
     async def _listen(self) -> Server:
         settings = self._settings

@@ -20,6 +20,7 @@ them again when Redis comes back empty.
 import asyncio
 import logging
 import uuid
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any, Final
 
@@ -34,13 +35,13 @@ from exporters.process import OnReady, run_sink
 from exporters.redis_server import PREFIX, RedisServer, prediction_key
 from stream.clock import NS_PER_S, Clock, wall_ns
 from stream.errors import SettingsError, SinkUnavailable
-from stream.records import Records, encode_block
+from stream.records import MAX_BLOCK_RECORDS, Records, encode_block
 from stream.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-# Other clients wait while a script runs: about 10 us a symbol.
-_ROWS_A_CALL: Final = 1024
+# Other clients wait while a script runs: about 20 us a symbol.
+_SYMBOLS_A_CALL: Final = 1024
 _REMEMBERED_ENTRIES: Final = 100
 _SCRIPT: Final = (files("exporters") / "redis_if_newer.lua").read_text("utf-8")
 
@@ -94,10 +95,8 @@ class RedisSink:
             rows = batch.rows[await self._unknown(batch)] if batch.fresh else batch.rows
             kept = last_of_each(rows) if self._is_old(rows) else rows
             skipped = len(rows) - len(kept)
-            for start in range(0, len(kept), _ROWS_A_CALL):
-                await self._write_block(
-                    batch.epoch, kept[start : start + _ROWS_A_CALL], skipped if start == 0 else 0
-                )
+            for number, block in enumerate(_blocks(kept)):
+                await self._write_block(batch.epoch, block, skipped if number == 0 else 0)
         except (RedisError, OSError) as error:
             raise SinkUnavailable(self._server.explain(error)) from error
         self._skipped += skipped
@@ -154,8 +153,8 @@ class RedisSink:
         if len(rows):
             text = "%s was emptied: writing the newest predictions of %d symbols"
             logger.warning(text, self._server.where, len(rows))
-        for start in range(0, max(1, len(rows)), _ROWS_A_CALL):
-            await self._call("warm", self._epoch, rows[start : start + _ROWS_A_CALL], 0)
+        for start in range(0, max(1, len(rows)), _SYMBOLS_A_CALL):
+            await self._call("warm", self._epoch, rows[start : start + _SYMBOLS_A_CALL], 0)
 
     async def _call(self, mode: str, epoch: str, rows: Records, skipped: int) -> int:
         keys = [f"{self._prefix}predictions", self._mark]
@@ -185,6 +184,17 @@ class RedisSink:
                 newer = np.where(rows["source_partition"] == partition, newer, rows["seq"] > int(seq))
                 unknown &= newer | (rows["symbol"] != symbol)
         return unknown
+
+
+def _blocks(rows: Records) -> Iterator[Records]:
+    """Cut rows so that each piece is a block, of up to _SYMBOLS_A_CALL symbols."""
+    while len(rows):
+        block = rows[:MAX_BLOCK_RECORDS]
+        if len(block) > _SYMBOLS_A_CALL:
+            firsts = np.sort(np.unique(block["symbol"], return_index=True)[1])
+            block = block[: firsts[_SYMBOLS_A_CALL]] if len(firsts) > _SYMBOLS_A_CALL else block
+        yield block
+        rows = rows[len(block) :]
 
 
 async def run_redis(settings: Settings, stop: asyncio.Event, on_ready: OnReady | None = None) -> None:

@@ -88,7 +88,7 @@ def _make_room(client: Client, names_id: int, catalogue: Sequence[Feature]) -> N
     has = {name for (name,) in client.execute(_HAS)}
     fresh = [feature.name for feature in catalogue if feature.name not in has]
     if fresh:
-        adding = (f"ADD COLUMN IF NOT EXISTS `{name}` Float32 DEFAULT nan CODEC(ZSTD(1))" for name in fresh)
+        adding = (f"ADD COLUMN IF NOT EXISTS `{name}` Float32 DEFAULT nan CODEC(Delta, ZSTD(1))" for name in fresh)
         client.execute(f"ALTER TABLE {_TABLE} {', '.join(adding)}")
         # A view has the columns that there were when it was made.
         [(query,)] = client.execute(_VIEW)

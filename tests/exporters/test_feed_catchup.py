@@ -309,6 +309,8 @@ async def test_nothing_is_lost_however_fast_memory_forgets_meanwhile(
     fanout.greet(client, request)  # type: ignore[arg-type]
     await catch_up.run()
     publish(3)
+    while fanout.rounds.backlog:
+        await asyncio.sleep(0.001)
     assert seqs(items(client.got), "AIG") == list(range(41, 20 * sent + 1))
     kinds = [message["type"] for message in client.got if message["type"] not in ("prediction", "snapshot")]
     assert kinds == ["replay_completed" if replay else "resumed"]

@@ -66,7 +66,7 @@ class Feed:
 
     def connect(self) -> None:
         connection = Connection()
-        client = FeedClient(cast(Any, connection), 100_000, self.hub._metrics)
+        client = FeedClient(cast(Any, connection), 100_000, self.hub._metrics, self.hub.holding)
         self.hub.add(client)
         self.clients.append((client, connection.transport))
 

@@ -27,19 +27,21 @@ WITH
             bid_size,
             ask_size,
             0.5 * (bid + ask) AS mid
-        FROM v_ticks
+        FROM v_accepted_ticks
         WHERE symbol = {symbol:String}
             AND event_time >= {from:DateTime64(9, 'UTC')}
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'quote'
             AND bid_size + ask_size > 0
             AND isFinite(bid + ask)
-            AND (epoch, source_offset, source_index) NOT IN
-            (
-                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
-            )
     ),
-    later AS (SELECT symbol, event_time, argMax(mid, position) AS mid FROM quotes GROUP BY symbol, event_time)
+    later AS
+    (
+        SELECT symbol, event_time, mid
+        FROM quotes
+        ORDER BY event_time DESC, position DESC
+        LIMIT 1 BY event_time
+    )
 SELECT
     least(floor((q.bid_size - q.ask_size) / (q.bid_size + q.ask_size) * 5) / 5, 0.8) AS imbalance_from,
     count() AS quotes,

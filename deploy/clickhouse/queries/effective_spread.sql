@@ -21,30 +21,22 @@ WITH
     quotes AS
     (
         SELECT symbol, event_time, source_offset * 4096 + source_index AS position, 0.5 * (bid + ask) AS mid
-        FROM v_ticks
+        FROM v_accepted_ticks
         WHERE symbol = {symbol:String}
             AND event_time >= {from:DateTime64(9, 'UTC')}
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'quote'
             AND isFinite(bid + ask)
-            AND (epoch, source_offset, source_index) NOT IN
-            (
-                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
-            )
     ),
     trades AS
     (
         SELECT symbol, event_time, source_offset * 4096 + source_index AS position, price, size, side
-        FROM v_ticks
+        FROM v_accepted_ticks
         WHERE symbol = {symbol:String}
             AND event_time >= {from:DateTime64(9, 'UTC')}
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'trade'
             AND size > 0
-            AND (epoch, source_offset, source_index) NOT IN
-            (
-                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
-            )
     ),
     before AS
     (
@@ -61,7 +53,13 @@ WITH
         ASOF INNER JOIN quotes AS q ON t.symbol = q.symbol AND t.position >= q.position
     ),
     -- Of quotes of one time the last counts.
-    later AS (SELECT symbol, event_time, argMax(mid, position) AS mid FROM quotes GROUP BY symbol, event_time)
+    later AS
+    (
+        SELECT symbol, event_time, mid
+        FROM quotes
+        ORDER BY event_time DESC, position DESC
+        LIMIT 1 BY event_time
+    )
 SELECT
     toStartOfInterval(b.event_time, toIntervalMinute({minutes:UInt32})) AS time,
     count() AS trades,

@@ -35,21 +35,22 @@ WITH
     ),
     known AS
     (
-        SELECT o.symbol AS symbol, o.resolved_time AS resolved_time, argMax(o.return_bps, o.seq) AS last_bps
+        SELECT o.symbol AS symbol, o.resolved_time AS resolved_time, o.return_bps AS last_bps
         FROM v_outcomes AS o
         WHERE o.symbol = {symbol:String}
             AND o.event_time >= {from:DateTime64(9, 'UTC')}
             AND o.event_time < {to:DateTime64(9, 'UTC')}
             AND o.model LIKE {model:String}
             AND NOT o.shadow
-        GROUP BY symbol, resolved_time
+        ORDER BY o.resolved_time DESC, o.seq DESC
+        LIMIT 1 BY o.resolved_time
     ),
+    (SELECT if(countIf(went > 0) >= countIf(went < 0), 1., -1.) FROM chosen) AS majority,
     leads AS
     (
         SELECT
             c.*,
-            if(k.symbol = '', NULL, toFloat64(sign(k.last_bps))) AS momentum_lead,
-            if(countIf(c.went > 0) OVER () >= countIf(c.went < 0) OVER (), 1., -1.) AS majority_lead
+            if(k.symbol = '', NULL, toFloat64(sign(k.last_bps))) AS momentum_lead
         FROM chosen AS c
         ASOF LEFT JOIN known AS k ON c.symbol = k.symbol AND c.event_time > k.resolved_time
     )
@@ -63,7 +64,7 @@ ARRAY JOIN [
     ('model', toNullable(model_lead), model_loss),
     ('fallback', fallback_lead, fallback_loss),
     ('momentum', momentum_lead, toFloat32(NaN)),
-    ('majority', toNullable(majority_lead), toFloat32(NaN))
+    ('majority', toNullable(majority), toFloat32(NaN))
 ] AS lead
 GROUP BY who
 ORDER BY who

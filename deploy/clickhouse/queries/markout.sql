@@ -21,12 +21,13 @@
 WITH
     prices AS
     (
-        SELECT symbol, event_time, argMax(ref_price, seq) AS ref_price
+        SELECT symbol, event_time, ref_price
         FROM v_predictions
         WHERE symbol = {symbol:String}
             AND event_time >= {from:DateTime64(9, 'UTC')}
             AND event_time < {to:DateTime64(9, 'UTC')}
-        GROUP BY symbol, event_time
+        ORDER BY event_time DESC, seq DESC
+        LIMIT 1 BY event_time
     ),
     predicted AS
     (

@@ -35,23 +35,25 @@ WITH
             b.log_loss AS loss_b,
             a.brier AS squares_a,
             b.brier AS squares_b,
-            a.realised_class != 'flat' AS moved,
-            0.5 + 0.5 * sign(a.p_up - a.p_down) * if(a.realised_class = 'up', 1, -1) AS hit_a,
-            0.5 + 0.5 * sign(b.p_up - b.p_down) * if(a.realised_class = 'up', 1, -1) AS hit_b
-        FROM v_outcomes AS a
+            a.realised != 1 AS moved,
+            0.5 + 0.5 * sign(a.p_up - a.p_down) * (toInt8(a.realised) - 1) AS hit_a,
+            0.5 + 0.5 * sign(b.p_up - b.p_down) * (toInt8(a.realised) - 1) AS hit_b
+        FROM outcomes AS a
+        FINAL
         INNER JOIN
         (
             SELECT symbol, epoch, seq, event_time, log_loss, brier, p_up, p_down
-            FROM v_outcomes
+            FROM outcomes
+            FINAL
             WHERE symbol LIKE {symbols:String}
                 AND event_time >= {from:DateTime64(9, 'UTC')}
                 AND event_time < {to:DateTime64(9, 'UTC')}
-                AND model = {b:String}
+                AND model_id = reinterpretAsUInt64(reverse(unhex({b:String})))
         ) AS b ON a.symbol = b.symbol AND a.epoch = b.epoch AND a.seq = b.seq AND a.event_time = b.event_time
         WHERE a.symbol LIKE {symbols:String}
             AND a.event_time >= {from:DateTime64(9, 'UTC')}
             AND a.event_time < {to:DateTime64(9, 'UTC')}
-            AND a.model = {a:String}
+            AND a.model_id = reinterpretAsUInt64(reverse(unhex({a:String})))
     ),
     means AS
     (
@@ -82,3 +84,5 @@ SELECT
     difference / standard_error AS t_value
 FROM means AS m
 HAVING predictions > 0
+-- The number of a model is in the key of the table, its text is not; and the rows of a model come in order.
+SETTINGS join_algorithm = 'full_sorting_merge', do_not_merge_across_partitions_select_final = 1

@@ -22,29 +22,14 @@
 WITH
     bars AS
     (
-        SELECT
-            time,
-            max(price) AS high,
-            min(price) AS low,
-            argMax(price, place) AS close
-        FROM
-        (
-            SELECT
-                toStartOfInterval(t.event_time, toIntervalMinute({minutes:UInt32})) AS time,
-                if(t.kind = 'trade', t.price, 0.5 * (t.bid + t.ask)) AS price,
-                (t.event_time, t.source_seq) AS place
-            FROM v_ticks AS t
-            WHERE t.symbol = {symbol:String}
-                AND t.event_time >= {from:DateTime64(9, 'UTC')}
-                AND t.event_time < {to:DateTime64(9, 'UTC')}
-                AND t.kind = {kind:String}
-                AND (epoch, source_offset, source_index) NOT IN
-                (
-                    SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
-                )
+        SELECT time, close
+        FROM v_tick_bars(
+            symbol = {symbol:String},
+            kind = {kind:String},
+            seconds = 60 * {minutes:UInt32},
+            from = {from:DateTime64(9, 'UTC')},
+            to = {to:DateTime64(9, 'UTC')}
         )
-        WHERE isFinite(price)
-        GROUP BY time
     ),
     counted AS
     (

@@ -18,23 +18,12 @@
 --   trades: how many trades
 --   vwap: price of the average unit traded; NaN where no size was
 -- Notes: an interval without a trade has no row
-SELECT
-    toStartOfInterval(t.event_time, toIntervalSecond({seconds:UInt32})) AS time,
-    argMin(t.price, (t.event_time, t.source_seq)) AS open,
-    max(t.price) AS high,
-    min(t.price) AS low,
-    argMax(t.price, (t.event_time, t.source_seq)) AS close,
-    sum(t.size) AS volume,
-    count() AS trades,
-    sum(t.price * t.size) / volume AS vwap
-FROM v_ticks AS t
-WHERE t.symbol = {symbol:String}
-    AND t.event_time >= {from:DateTime64(9, 'UTC')}
-    AND t.event_time < {to:DateTime64(9, 'UTC')}
-    AND t.kind = 'trade'
-    AND (epoch, source_offset, source_index) NOT IN
-    (
-        SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
-    )
-GROUP BY time
+SELECT time, open, high, low, close, volume, ticks AS trades, notional / volume AS vwap
+FROM v_tick_bars(
+    symbol = {symbol:String},
+    kind = 'trade',
+    seconds = {seconds:UInt32},
+    from = {from:DateTime64(9, 'UTC')},
+    to = {to:DateTime64(9, 'UTC')}
+)
 ORDER BY time

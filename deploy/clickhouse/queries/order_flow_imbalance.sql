@@ -33,16 +33,12 @@ WITH
             lagInFrame(bid_size) OVER run AS bid_size_before,
             lagInFrame(ask_size) OVER run AS ask_size_before,
             row_number() OVER run AS number
-        FROM v_ticks
+        FROM v_accepted_ticks
         WHERE symbol = {symbol:String}
             AND event_time >= {from:DateTime64(9, 'UTC')}
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'quote'
             AND isFinite(bid + ask + bid_size + ask_size)
-            AND (epoch, source_offset, source_index) NOT IN
-            (
-                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
-            )
         WINDOW run AS (ORDER BY position ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
     ),
     flows AS

@@ -23,15 +23,10 @@ FROM
         event_time AS next_tick,
         lagInFrame(event_time, 1, event_time) OVER
             (ORDER BY event_time ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS last_tick
-    FROM v_ticks
+    FROM v_accepted_ticks
     WHERE symbol = {symbol:String}
         AND event_time >= {from:DateTime64(9, 'UTC')}
         AND event_time < {to:DateTime64(9, 'UTC')}
-        AND kind IN ('trade', 'quote')
-        AND (epoch, source_offset, source_index) NOT IN
-        (
-            SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
-        )
 )
 WHERE silence_s > {longer_s:Float64}
 ORDER BY silence_s DESC, last_tick

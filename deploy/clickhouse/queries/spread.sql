@@ -29,16 +29,12 @@ WITH
             (ask - bid) / (0.5 * (bid + ask)) * 1e4 AS quoted_bps,
             bid_size,
             ask_size
-        FROM v_ticks
+        FROM v_accepted_ticks
         WHERE symbol = {symbol:String}
             AND event_time >= {from:DateTime64(9, 'UTC')}
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'quote'
             AND isFinite(bid + ask)
-            AND (epoch, source_offset, source_index) NOT IN
-            (
-                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
-            )
     )
 SELECT
     fromUnixTimestamp64Nano(number * length_ns, 'UTC') AS time,

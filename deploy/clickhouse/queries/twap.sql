@@ -23,16 +23,12 @@ WITH
             leadInFrame(start_ns) OVER
                 (ORDER BY event_time, source_seq ROWS BETWEEN CURRENT ROW AND 1 FOLLOWING) AS end_ns,
             0.5 * (bid + ask) AS mid
-        FROM v_ticks
+        FROM v_accepted_ticks
         WHERE symbol = {symbol:String}
             AND event_time >= {from:DateTime64(9, 'UTC')}
             AND event_time < {to:DateTime64(9, 'UTC')}
             AND kind = 'quote'
             AND isFinite(bid + ask)
-            AND (epoch, source_offset, source_index) NOT IN
-            (
-                SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
-            )
     )
 SELECT
     fromUnixTimestamp64Nano(number * length_ns, 'UTC') AS time,

@@ -21,14 +21,10 @@ SELECT
     count() AS trades,
     volume / sum(volume) OVER () AS share,
     toUInt8(volume = max(volume) OVER ()) AS is_most
-FROM v_ticks AS t
+FROM v_accepted_ticks AS t
 WHERE t.symbol = {symbol:String}
     AND t.event_time >= {from:DateTime64(9, 'UTC')}
     AND t.event_time < {to:DateTime64(9, 'UTC')}
     AND t.kind = 'trade'
-    AND (epoch, source_offset, source_index) NOT IN
-    (
-        SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
-    )
 GROUP BY level
 ORDER BY level

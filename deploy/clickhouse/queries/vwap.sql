@@ -16,31 +16,19 @@
 --   running_vwap: VWAP of all trades from the start of the range to the end of the bar
 --   gap_bps: close above running_vwap, in bps
 -- Source: Berkowitz, Logue, Noser, "The total cost of transactions on the NYSE", J. Finance 43(1), 1988
-WITH bars AS
-(
-    SELECT
-        toStartOfInterval(t.event_time, toIntervalMinute({minutes:UInt32})) AS time,
-        argMax(t.price, (t.event_time, t.source_seq)) AS close,
-        sum(t.size) AS volume,
-        sum(t.price * t.size) AS notional
-    FROM v_ticks AS t
-    WHERE t.symbol = {symbol:String}
-        AND t.event_time >= {from:DateTime64(9, 'UTC')}
-        AND t.event_time < {to:DateTime64(9, 'UTC')}
-        AND t.kind = 'trade'
-        AND (epoch, source_offset, source_index) NOT IN
-        (
-            SELECT epoch, source_offset, source_index FROM v_rejected WHERE symbol = {symbol:String}
-        )
-    GROUP BY time
-)
 SELECT
-    time,
-    close,
-    volume,
-    notional / volume AS bar_vwap,
-    sum(notional) OVER run / sum(volume) OVER run AS running_vwap,
+    b.time AS time,
+    b.close AS close,
+    b.volume AS volume,
+    b.notional / b.volume AS bar_vwap,
+    sum(b.notional) OVER run / sum(b.volume) OVER run AS running_vwap,
     (close / running_vwap - 1) * 1e4 AS gap_bps
-FROM bars
-WINDOW run AS (ORDER BY time ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
+FROM v_tick_bars(
+    symbol = {symbol:String},
+    kind = 'trade',
+    seconds = 60 * {minutes:UInt32},
+    from = {from:DateTime64(9, 'UTC')},
+    to = {to:DateTime64(9, 'UTC')}
+) AS b
+WINDOW run AS (ORDER BY b.time ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)
 ORDER BY time

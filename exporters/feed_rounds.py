@@ -1,0 +1,212 @@
+"""In which order clients of `full` get their messages: part by part, each part all that is there by then.
+
+To write to a socket costs about 8 us whatever the size. If all got the same messages, the last of 1,000 clients
+would have them 8 ms after the first, and what comes meanwhile would wait as long again. So a round goes over parts
+of some hundred clients; between two parts the event loop takes what has come, and whose turn is late gets that too.
+After a round in which messages gathered it rests for as long as the round took, so that a gateway that could be
+busy all the time is busy half of it; but on its account rounds never begin more than FLUSH_EVERY_S apart.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from exporters.feed_board import Int64s
+from exporters.feed_client import FeedClient
+from exporters.feed_following import Following
+from exporters.feed_pacer import FLUSH_EVERY_S
+from exporters.feed_wire import Held
+from stream.records import Records
+
+_PART_CLIENTS: Final = 128  # about 1 ms
+# Fewer in a round: whoever rests then makes the next messages wait that would have gone out at once.
+_WORTH_A_REST: Final = 4
+# uvloop's timers count milliseconds.
+_SHORTEST_REST_S: Final = 0.0005
+
+
+class Chunk(NamedTuple):
+    """Rows as they came; of each its slot, whether it is the first there, and its place in the history."""
+
+    rows: Records
+    slots: Int64s
+    is_first: NDArray[np.bool_]
+    positions: Int64s
+
+
+MakeFrames = Callable[[bool, Records, Int64s, bool], Iterator[Held]]
+
+
+@dataclass
+class _Group:
+    """Clients that get the same messages in the same form."""
+
+    full: NDArray[np.bool_]  # by slot
+    binary: bool
+    clients: list[FeedClient]
+
+
+@dataclass
+class _Part:
+    groups: list[_Group] = field(default_factory=list)
+    had: int = 0  # how many chunks
+
+
+class Rounds:
+    """The clients of `full` of one channel, and what they have not been sent yet."""
+
+    def __init__(
+        self, has_binary: bool, frames: MakeFrames, seqs: Callable[[], Int64s], note_sent: Callable[[Records], None]
+    ) -> None:
+        """Begin without clients.
+
+        Args:
+            has_binary: whether the channel has a binary form.
+            frames: makes frames of rows: whether they are a snapshot, the rows, their positions, whether binary.
+            seqs: the newest seq of every slot.
+            note_sent: told of rows that went out to a part.
+        """
+        self._has_binary, self._frames, self._seqs, self._note_sent = has_binary, frames, seqs, note_sent
+        self.settled_seqs: Int64s = np.zeros(0, np.int64)  # the newest when the last whole round began
+        self._begun_seqs = self.settled_seqs  # ... when this one did
+        self.known = False  # whether these are the parts of the followers as they are
+        self._parts: list[_Part] = []
+        self._chunks: deque[Chunk] = deque()
+        self._dropped = 0  # chunks that all have had
+        self._turn = 0  # of a part
+        self._next: asyncio.Handle | None = None
+        self._began_s = self._free_s = 0.0
+        self._messages = 0  # at the most, to one part of this round
+
+    @property
+    def backlog(self) -> int:
+        """How many rows somebody has not been sent."""
+        return sum(len(chunk.rows) for chunk in self._chunks)
+
+    @property
+    def busy(self) -> bool:
+        """Whether a round is under way, or what comes now has to wait for the next."""
+        return self._next is not None or time.monotonic() < self._free_s
+
+    def set_clients(self, followers: Mapping[FeedClient, Following]) -> None:
+        """Serve these from now on; before, `forget` was called."""
+        self._parts = [_Part(groups, self._had) for groups in _in_parts(self._grouped(followers))]
+        self._turn, self.known = 0, True
+        self.settled_seqs = np.zeros(0, np.int64)
+
+    def forget(self) -> None:
+        """Send all that is there to those it is for; who follows what changes now."""
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        if self._chunks:
+            for part in self._parts:
+                self._send(part)
+            self._drop()
+        self._parts, self.known = [], False
+
+    def put(self, chunk: Chunk) -> None:
+        """Send some more rows, at once where nothing keeps us."""
+        if not self._parts:
+            return
+        self._chunks.append(chunk)
+        if self._next is None:
+            self._begin()
+
+    @property
+    def _had(self) -> int:
+        return self._dropped + len(self._chunks)
+
+    def _begin(self) -> None:
+        wait_s = self._free_s - time.monotonic()
+        if wait_s > 0:
+            self._next = asyncio.get_running_loop().call_later(wait_s, self._step)
+        else:
+            self._step()
+
+    def _step(self) -> None:
+        self._next = None
+        if self._turn == 0:
+            self._began_s, self._messages, self._begun_seqs = time.monotonic(), 0, self._seqs().copy()
+        self._messages = max(self._messages, self._send(self._parts[self._turn]))
+        self._turn = (self._turn + 1) % len(self._parts)
+        if self._turn:
+            self._next = asyncio.get_running_loop().call_soon(self._step)
+            return
+        self._drop()
+        self.settled_seqs = self._begun_seqs
+        if self._chunks or self._messages >= _WORTH_A_REST:
+            # The sockets are written to before that.
+            self._next = asyncio.get_running_loop().call_soon(self._end)
+
+    def _end(self) -> None:
+        self._next = None
+        now_s = time.monotonic()
+        self._free_s = now_s + (rest_after(now_s - self._began_s) if self._messages >= _WORTH_A_REST else 0.0)
+        if self._chunks:
+            self._begin()
+
+    def _send(self, part: _Part) -> int:
+        chunks = [self._chunks[place] for place in range(part.had - self._dropped, len(self._chunks))]
+        part.had = self._had
+        if not chunks:
+            return 0
+        rows, slots, is_first, positions = chunks[0] if len(chunks) == 1 else _join(chunks)
+        sent = np.zeros(len(rows), bool)
+        for group in part.groups:
+            ours = group.full[slots]
+            sent |= ours
+            for is_snapshot, chosen in ((True, ours & is_first), (False, ours & ~is_first)):
+                if chosen.any():
+                    for held in self._frames(is_snapshot, rows[chosen], positions[chosen], group.binary):
+                        for client in group.clients:
+                            client.post(held)
+        self._note_sent(rows if sent.all() else rows[sent])
+        return len(rows)
+
+    def _drop(self) -> None:
+        all_had = min(part.had for part in self._parts)
+        while self._dropped < all_had:
+            self._chunks.popleft()
+            self._dropped += 1
+
+    def _grouped(self, followers: Mapping[FeedClient, Following]) -> Iterable[_Group]:
+        groups: dict[tuple[bytes, bool], _Group] = {}
+        for client, following in followers.items():
+            if following.full_key:
+                key = following.full_key, client.is_binary and self._has_binary
+                groups.setdefault(key, _Group(following.full, key[1], [])).clients.append(client)
+        return groups.values()
+
+
+def rest_after(worked_s: float) -> float:
+    """Return for how many seconds to rest after a round that took so many."""
+    rest_s = min(worked_s, FLUSH_EVERY_S - worked_s)
+    return rest_s if rest_s > _SHORTEST_REST_S else 0.0
+
+
+def _in_parts(groups: Iterable[_Group]) -> Iterator[list[_Group]]:
+    """Cut groups, and put them together, so that each part has about _PART_CLIENTS clients."""
+    part: list[_Group] = []
+    room = _PART_CLIENTS
+    for group in groups:
+        for start in range(0, len(group.clients), _PART_CLIENTS):
+            clients = group.clients[start : start + _PART_CLIENTS]
+            if part and len(clients) > room:
+                yield part
+                part, room = [], _PART_CLIENTS
+            part.append(_Group(group.full, group.binary, clients))
+            room -= len(clients)
+    if part:
+        yield part
+
+
+def _join(chunks: list[Chunk]) -> Chunk:
+    slots, is_first, positions = (np.concatenate(column) for column in list(zip(*chunks, strict=True))[1:])
+    return Chunk(np.concatenate([chunk.rows for chunk in chunks]), slots, is_first, positions)
