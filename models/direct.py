@@ -17,9 +17,8 @@ from models.card import CLASSES
 from models.dataset import HistoryRows, Labels
 from models.scores import log_losses
 
-LIMIT_SIGMAS: Final = (
-    3.0  # of a feature: beyond, a linear model follows one wild value, or a day unlike those before
-)
+# Of a feature, up and down: beyond, a linear model follows one wild value, or a day unlike those before.
+LIMIT_SIGMAS: Final = 3.0
 MOST_FITTED_ROWS: Final = 300_000  # evenly spaced; their labels overlap, so that more of them tell next to nothing
 _STRENGTHS: Final = (0.3, 3.0, 30.0, 300.0)  # rows over the penalty: the larger, the freer the weights
 _STEPS: Final = 300  # of the solver, at the most
@@ -86,7 +85,7 @@ def fit_regressions(x: Rows, train: Sample, seen: Rows, validation: Sample) -> t
 def fit_direct(mean: Rows, inverse: Rows, train: Sample, validation: Sample) -> Direct:
     """Return the regression that a model begins with.
 
-    A class that never came is as likely as one row in all.
+    A class that never came is about as likely as one row in all.
 
     Args:
         mean: ``float32[F]``, of the model's scaler.

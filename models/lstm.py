@@ -105,12 +105,7 @@ def build(
     keras.utils.set_random_seed(seed)
     cells = [keras.layers.LSTMCell(units, name=f"lstm_{layer}") for layer in range(layers)]
     stack = [keras.layers.RNN(cell, return_sequences=True, return_state=True) for cell in cells]
-    heads = [
-        keras.layers.Dense(
-            size, name=name, kernel_initializer="zeros" if direct else "glorot_uniform", bias_initializer=bias
-        )
-        for size, name, bias in _heads(direct)
-    ]
+    heads = [_head("direction", slice(0, 3), direct), _head("expected", slice(3, 4), direct)]
     wide = keras.layers.Dense(4, use_bias=False, trainable=False, name="direct")
     drops = [
         keras.layers.SpatialDropout1D(input_dropout, seed=seed),
@@ -230,13 +225,15 @@ def start_tensorflow() -> None:
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
 
 
-def _heads(direct: Direct | None) -> list[tuple[int, str, Any]]:
-    import keras
+def _head(name: str, answers: slice, direct: Direct | None) -> Any:
+    from keras import initializers, layers
 
-    bias = np.zeros(4, np.float32) if direct is None else direct.bias
-    # From NumPy, for an initializer that draws numbers would leave others for the layers after it.
-    starts = [keras.initializers.Constant(part) for part in (bias[:3], bias[3:])]
-    return [(3, "direction", starts[0]), (1, "expected", starts[1])]
+    size = answers.stop - answers.start
+    if direct is None:
+        return layers.Dense(size, name=name)
+    return layers.Dense(
+        size, name=name, kernel_initializer="zeros", bias_initializer=initializers.Constant(direct.bias[answers])
+    )
 
 
 def _unstack(state: Any, layers: int) -> list[Any]:

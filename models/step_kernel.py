@@ -44,9 +44,7 @@ STRIDE: Final = 3
 MEAN: Final = 4  # in the weights: float32[F]
 INVERSE: Final = 5  # float32[F]
 LIMIT: Final = 6  # float32[1]: of the scaled features, up and down
-DIRECT: Final = (
-    7  # 4 where there is a direct path, else 0: columns of the first layer's matrix after those of gates
-)
+DIRECT: Final = 7  # columns of the first layer's matrix after those of gates: 4 of the direct path, or 0
 HEADS: Final = 8  # float32[U + 1, 4], the bias last
 SUMS: Final = 9  # in the scratch: float32[TILE, STRIDE]
 H_NEW: Final = 10  # float32[L * U]
