@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 _POLL_S = 0.5
 _READY_S = 300.0  # the first start compiles the kernels: 15 s, and minutes on a machine that has other work
 # How long to wait until what was sent has arrived everywhere, before it is counted: an unattended run is judged by
-# the count, while after Ctrl-C it only has to be quick (Kafka keeps what is under way for the next start).
+# the count, while after Ctrl-C somebody waits (Kafka keeps what is under way for the next start).
 _DRAIN_S = 60.0
 _DRAIN_ON_STOP_S = 10.0
 
