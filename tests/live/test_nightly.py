@@ -28,14 +28,14 @@ from bench.other_model import write_poisoned_model
 pytestmark = [pytest.mark.train, pytest.mark.timeout(300)]
 
 CHAMPION = Path(__file__).resolve().parents[2] / "models" / "champion" / "model.onnx"
-MARKET_S, RATE_PER_S, BLOCK_ROWS = 600.0, 30.0, 512
+MARKET_S, RATE_PER_S, BLOCK_ROWS = 3600.0, 30.0, 512
 SMALL = TrainSettings(
     units=8,
     epochs=4,
     streams=8,
     steps=32,
     burn_in=16,
-    learning_rate=1e-2,
+    learning_rate=3e-3,
     feature_names=("book_imbalance", "return_1_bps", "volatility_64_bps", "spread_bps"),
 )
 
