@@ -39,7 +39,7 @@ _MAX_FRAME_BYTES: Final = 1 << 28
 _INT32: Final = struct.Struct(">i")
 _INT16: Final = struct.Struct(">h")
 _PAIR: Final = struct.Struct(">ii")
-_HEADER: Final = struct.Struct(">ihhih")  # size, api, version, correlation id, length of the client's name
+_HEADER: Final = struct.Struct(">hhih")  # api, version, correlation id, length of the client's name
 _PRODUCE: Final = struct.Struct(">hii")  # acks, timeout in ms, number of topics
 _PRODUCED: Final = struct.Struct(">ihqqq")  # partition, error, offset, timestamp, log start
 _FETCH: Final = struct.Struct(">iiiibiii")  # replica, wait in ms, least and most bytes, isolation, session, topics
@@ -84,19 +84,24 @@ class LeanConnection(AIOKafkaConnection):
         Raises:
             KafkaConnectionError: the connection is closed.
         """
-        built: Any = request.prepare(self._versions) if self._writer is not None else None
-        encode = _ENCODERS.get(type(built))
-        if encode is None or not expect_response:
-            return super().send(request, expect_response)
+        if self._writer is None:
+            raise errors.KafkaConnectionError(f"no connection to the broker at {self.host}:{self.port}")
+        built = request.prepare(self._versions)
         number = self._next_correlation_id()
-        parts = encode(built)
-        name = self._name
-        size_bytes = _HEADER.size - _INT32.size + len(name) + sum(map(len, parts))
-        head = _HEADER.pack(size_bytes, built.API_KEY, built.API_VERSION, number, len(name))
-        if size_bytes < _JOINED_BYTES:
-            self._writer.write(b"".join((head, name, *parts)))
+        encode = _ENCODERS.get(type(built))
+        if encode is None:
+            parts = [built.build_request_header(number, self._client_id).encode(), built.encode()]
         else:
-            self._writer.writelines([head + name, *parts])
+            head = _HEADER.pack(built.API_KEY, built.API_VERSION, number, len(self._name))
+            parts = [head + self._name, *encode(built)]
+        size_bytes = sum(map(len, parts))
+        parts.insert(0, _INT32.pack(size_bytes))
+        if size_bytes < _JOINED_BYTES:
+            self._writer.write(b"".join(parts))
+        else:
+            self._writer.writelines(parts)
+        if not expect_response:
+            return asyncio.sleep(0)
         answer = self._loop.create_future()
         self._requests.append((number, built, answer))
         return wait_for(answer, self._request_timeout)

@@ -181,6 +181,23 @@ def test_an_answer_that_is_none_ends_the_connection_with_the_reason(answer: byte
     assert reason in said
 
 
+async def make_topic(kafka: EmbeddedKafka, topic: str) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(topic, 1, 1)])
+    await admin.close()
+
+
+async def read(kafka: EmbeddedKafka, topic: str, count: int) -> list[bytes]:
+    consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
+    await consumer.start()
+    try:
+        consumer.assign([TopicPartition(topic, 0)])
+        return [(await consumer.getone()).value for _ in range(count)]
+    finally:
+        await consumer.stop()
+
+
 def test_a_connection_that_was_closed_says_so_to_who_sends_on_it(kafka: EmbeddedKafka) -> None:
     async def run() -> None:
         connection = await create_conn("127.0.0.1", kafka.port)
@@ -188,10 +205,25 @@ def test_a_connection_that_was_closed_says_so_to_who_sends_on_it(kafka: Embedded
         assert connection.connected()
         await connection.close()
         assert not connection.connected()
-        with pytest.raises(KafkaConnectionError, match="No connection to broker"):
+        with pytest.raises(KafkaConnectionError, match="no connection to the broker"):
             await connection.send(ApiVersionRequest())
 
     asyncio.run(run())
+
+
+def test_a_producer_that_wants_no_acknowledgement_does_not_wait_for_one(
+    kafka: EmbeddedKafka, fresh_name: Callable[[str], str]
+) -> None:
+    topic = fresh_name("unacknowledged")
+
+    async def run() -> list[bytes]:
+        await make_topic(kafka, topic)
+        async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap, acks=0) as producer:
+            for number in range(3):
+                await producer.send_and_wait(topic, bytes([number]), partition=0)
+            return await read(kafka, topic, 3)
+
+    assert asyncio.run(run()) == [b"\0", b"\1", b"\2"]
 
 
 def test_batches_of_every_size_come_back_as_they_were_sent(
@@ -203,21 +235,12 @@ def test_batches_of_every_size_come_back_as_they_were_sent(
     sent = [bytes([number]) * size for number, size in enumerate(sizes)]
 
     async def run() -> list[bytes]:
-        admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
-        await admin.start()
-        await admin.create_topics([NewTopic(topic, 1, 1)])
-        await admin.close()
+        await make_topic(kafka, topic)
         async with AIOKafkaProducer(
             bootstrap_servers=kafka.bootstrap, enable_idempotence=True, max_request_size=1_000_000
         ) as producer:
             for value in sent:
                 await producer.send_and_wait(topic, value, partition=0)
-        consumer = AIOKafkaConsumer(bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest")
-        await consumer.start()
-        try:
-            consumer.assign([TopicPartition(topic, 0)])
-            return [(await consumer.getone()).value for _ in sent]
-        finally:
-            await consumer.stop()
+        return await read(kafka, topic, len(sent))
 
     assert asyncio.run(run()) == sent
