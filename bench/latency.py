@@ -58,9 +58,8 @@ QUANTILES = (50, 90, 99, 99.9, 99.99)
 _PATIENCE_S = 120.0
 
 
-async def send(bootstrap: str, rate_per_s: float, seconds: float, symbols: int) -> None:
+async def send(bootstrap: str, rate_per_s: float, seconds: float, symbols: int, linger_ms: float) -> None:
     """The sender's process: quotes at an even rate, the symbols in turn, stamped with when they were due."""
-    settings = Settings(kafka=bootstrap)
     total = int(rate_per_s * seconds)
     ticks = empty_ticks(total)
     ticks["symbol"] = np.resize([encode_symbol(f"LAT.{number:04d}") for number in range(symbols)], total)
@@ -70,7 +69,7 @@ async def send(bootstrap: str, rate_per_s: float, seconds: float, symbols: int) 
     ticks["bid"], ticks["ask"] = walk, walk + 0.01
     ticks["bid_size"] = ticks["ask_size"] = 100.0
     metrics = PublisherMetrics(CollectorRegistry())
-    async with TickPublisher(bootstrap, PARTITIONS, settings.linger_ms, metrics) as publisher:
+    async with TickPublisher(bootstrap, PARTITIONS, linger_ms, metrics) as publisher:
         freeze_garbage()
         grid = Grid()
         first_ns = grid.next_ns() + 100 * GRID_NS
@@ -158,7 +157,7 @@ async def run_rate(
     if arguments.websocket:
         tasks.append(asyncio.create_task(read_websocket(settings.gateway_port, frames)))
     await asyncio.sleep(1.0)
-    flags = [str(value) for value in (settings.kafka, rate_per_s, seconds, arguments.symbols)]
+    flags = [str(value) for value in (settings.kafka, rate_per_s, seconds, arguments.symbols, arguments.linger_ms)]
     argv = [sys.executable, "-m", "bench.latency", "--send", *flags]
     cpu_before_s = cpu_s(worker.pid)
     with Path("/dev/null").open("rb") as nothing:
@@ -258,13 +257,14 @@ def main() -> None:
     """Parse the command line, run, print the report."""
     use_lean_connections()
     if sys.argv[1:2] == ["--send"]:
-        bootstrap, rate, seconds, symbols = sys.argv[2:]
-        uvloop.run(send(bootstrap, float(rate), float(seconds), int(symbols)))
+        bootstrap, rate, seconds, symbols, linger_ms = sys.argv[2:]
+        uvloop.run(send(bootstrap, float(rate), float(seconds), int(symbols), float(linger_ms)))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rates", default="100,1000,10000,50000", help="ticks a second, with commas between")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each rate")
     parser.add_argument("--symbols", type=int, default=8)
+    parser.add_argument("--linger-ms", type=float, default=Settings().linger_ms, help="of the source's publisher")
     parser.add_argument("--warm-seconds", type=float, default=40.0, help="of ticks before the first rate")
     parser.add_argument("--websocket", action="store_true", help="also through a gateway to a client of the feed")
     parser.add_argument("--json", type=Path, help="write the report here too")
