@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from prometheus_client import CollectorRegistry, generate_latest
 
 from agents import features
-from agents.outcomes import OutcomeJoin
+from agents.outcomes import Costs, OutcomeJoin
 from exporters.intake import Intake
 from exporters.metrics import IntakeMetrics
 from exporters.outcome_board import OutcomeBoard
@@ -179,7 +179,7 @@ async def test_outcomes_survive_a_restart_and_models_that_are_worse_go_one_by_on
         assert scores["all"]["outcomes"] == 989
         assert scores["role"] == "champion"
         told = await world.records(OUTCOMES, 1, OUTCOME)
-        join = OutcomeJoin(1, world.settings.cost_bps)
+        join = OutcomeJoin(1, Costs(0.0, world.settings.cost_bps))
         join.know({base: 1.0})
         right = join.take(np.concatenate(sent), np.zeros(1_000, np.int64))
         for name in ("symbol", "seq", "model_id", "return_bps", "realised", "log_loss", "resolved_ns"):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.outcomes import Costs
 from models.live_scores import SUMS, rows_of_sums, scores_of
 from models.watch import FALLBACK, PREVIOUS, PartitionWatch, Service
 from stream.errors import RecordError
@@ -36,7 +37,7 @@ SERVED, SHADOW = predictions(NEW, (0.9, 0.05, 0.05)), predictions(OLD, (0.4, 0.2
 
 
 def new_watch() -> PartitionWatch:
-    watch = PartitionWatch(0, 0.5, 600 * S)
+    watch = PartitionWatch(0, Costs(0.0, 0.5), 600 * S)
     watch.know({NEW: 1.0, OLD: 1.0})
     return watch
 
