@@ -43,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 # Blocks that wait are applied together up to this size: about 1,200 ticks, some 10 ms of work for the event loop.
 _MAX_TOGETHER_BYTES: Final = 128 << 10
+# After so much the producer has its turn. Before it, what the lanes of one fetch say goes out as one request.
+_TURN_BYTES: Final = 32 << 10
 # Blocks that are read again come in portions of so many.
 _PORTION_BLOCKS: Final = 64
 # Rows of a checkpoint that are copied in one go, some 0.1 ms, before ticks have their turn again.
@@ -118,10 +120,14 @@ class Lanes:
         async for _ in stream.noack().events():
             generation, inbox = self.app.consumer.take()
             try:
+                taken_bytes = 0
                 for tp, messages in inbox.items():
                     for portion in _portions(messages):
                         await self._process(tp, portion, generation)
-                        await asyncio.sleep(0)  # the producer's turn
+                        taken_bytes += sum(len(message.value or b"") for message in portion)
+                        if taken_bytes >= _TURN_BYTES:
+                            taken_bytes = 0
+                            await asyncio.sleep(0)  # the producer's turn
             except Exception as error:
                 # Faust would start the agent anew without these blocks, and the state would have them all the same.
                 await self._crash(error)

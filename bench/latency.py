@@ -1,12 +1,15 @@
 """How long does a tick take from the hands of its source to a prediction in the hands of a reader?
 
     python -m bench.latency [--rates 100,1000,10000,50000] [--seconds 20] [--symbols 8] [--websocket] [--json FILE]
+                            [--warm-seconds 40]
 
 An open loop: ticks are due by a schedule that never waits for anything, and a tick's latency counts from the moment
 it was due, so that a stall is seen by every tick that it delays (no coordinated omission). Every role is a process
 of its own on one machine: embedded Apache Kafka, a sender with the sources' own publisher, a worker, a reader that
 consumes predictions, and with ``--websocket`` a gateway and a client of its feed. Percentiles are exact, over all
-ticks, and so is the sum of the stages. The first quarter of each run warms up and does not count.
+ticks, and so is the sum of the stages. The first quarter of each run warms up and does not count. Brokers of
+production run for weeks: this one compiles itself to the end as they do, for which it is given ``--warm-seconds``
+of ticks before the first run.
 
 Stages: to_lane (due at the source, to the lane that consumed it), features, inference, publish, to_reader (handed
 to the producer, to the reader).
@@ -39,6 +42,7 @@ from stream.demo.parts import Part, Role
 from stream.embedded.kafka import EmbeddedKafka
 from stream.embedded.ports import free_port
 from stream.embedded.process import Child, Command
+from stream.kafka_connection import use_lean_connections
 from stream.publisher import PublisherMetrics, TickPublisher
 from stream.records import PREDICTION, TickKind, decode_block, empty_ticks, encode_symbol
 from stream.settings import Settings
@@ -47,13 +51,15 @@ from stream.topics import PREDICTIONS, create_topics
 PARTITIONS = 4
 # Ticks are due at multiples of this.
 GRID_NS = 1_000_000
+# The embedded broker stops at the first compiler, to start quickly; of this variable Java takes the last word.
+_JAVA_OPTIONS = {"_JAVA_OPTIONS": "-XX:TieredStopAtLevel=4"}
+_WARM_RATE_PER_S = 10_000.0
 QUANTILES = (50, 90, 99, 99.9, 99.99)
 _PATIENCE_S = 120.0
 
 
-async def send(bootstrap: str, rate_per_s: float, seconds: float, symbols: int) -> None:
+async def send(bootstrap: str, rate_per_s: float, seconds: float, symbols: int, linger_ms: float) -> None:
     """The sender's process: quotes at an even rate, the symbols in turn, stamped with when they were due."""
-    settings = Settings(kafka=bootstrap)
     total = int(rate_per_s * seconds)
     ticks = empty_ticks(total)
     ticks["symbol"] = np.resize([encode_symbol(f"LAT.{number:04d}") for number in range(symbols)], total)
@@ -63,7 +69,7 @@ async def send(bootstrap: str, rate_per_s: float, seconds: float, symbols: int) 
     ticks["bid"], ticks["ask"] = walk, walk + 0.01
     ticks["bid_size"] = ticks["ask_size"] = 100.0
     metrics = PublisherMetrics(CollectorRegistry())
-    async with TickPublisher(bootstrap, PARTITIONS, settings.linger_ms, metrics) as publisher:
+    async with TickPublisher(bootstrap, PARTITIONS, linger_ms, metrics) as publisher:
         freeze_garbage()
         grid = Grid()
         first_ns = grid.next_ns() + 100 * GRID_NS
@@ -143,7 +149,7 @@ async def read_websocket(port: int, seen: list[tuple[int, str, int]]) -> None:
 
 
 async def run_rate(
-    settings: Settings, root: Path, rate_per_s: float, arguments: argparse.Namespace, worker: Part
+    settings: Settings, root: Path, rate_per_s: float, seconds: float, arguments: argparse.Namespace, worker: Part
 ) -> dict[str, Any]:
     """Measure one rate; return its percentiles."""
     reading, frames = Reading(), list[tuple[int, str, int]]()
@@ -151,12 +157,12 @@ async def run_rate(
     if arguments.websocket:
         tasks.append(asyncio.create_task(read_websocket(settings.gateway_port, frames)))
     await asyncio.sleep(1.0)
-    flags = [str(value) for value in (settings.kafka, rate_per_s, arguments.seconds, arguments.symbols)]
+    flags = [str(value) for value in (settings.kafka, rate_per_s, seconds, arguments.symbols, arguments.linger_ms)]
     argv = [sys.executable, "-m", "bench.latency", "--send", *flags]
     cpu_before_s = cpu_s(worker.pid)
     with Path("/dev/null").open("rb") as nothing:
         sender = Child("sender", Command(argv, Path.cwd()), root / "sender.log", nothing.fileno())
-    total, deadline_s = int(rate_per_s * arguments.seconds), time.monotonic() + arguments.seconds + _PATIENCE_S
+    total, deadline_s = int(rate_per_s * seconds), time.monotonic() + seconds + _PATIENCE_S
     try:
         while reading.count < total and time.monotonic() < deadline_s:
             await asyncio.sleep(0.2)
@@ -166,7 +172,7 @@ async def run_rate(
         for task in tasks:
             task.cancel()
     row = percentiles(reading)
-    row |= {"ticks_per_s": rate_per_s, "ticks": total, "worker_cpu": round(cpu_used_s / arguments.seconds, 3)}
+    row |= {"ticks_per_s": rate_per_s, "ticks": total, "worker_cpu": round(cpu_used_s / seconds, 3)}
     row["ticks_a_block"] = round(reading.count / max(len(reading.parts), 1), 2)
     if arguments.websocket:
         row["ms"]["to_websocket_client"] = websocket_percentiles(reading, frames)
@@ -220,6 +226,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     rates = [float(text) for text in arguments.rates.split(",")]
     machine = {"cpu_count": os.cpu_count(), "python": platform.python_version()}
     report: dict[str, Any] = {"bench": "latency", "machine": machine, "symbols": arguments.symbols, "rates": []}
+    os.environ.update(_JAVA_OPTIONS)
     with EmbeddedKafka(root) as kafka:
         settings = Settings(kafka=kafka.bootstrap, data_dir=root, partitions=PARTITIONS, gateway_port=free_port())
         await create_topics(kafka.bootstrap, PARTITIONS, 1, 24.0)
@@ -233,9 +240,13 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 for part in parts:
                     await healthy(part, session)
                 freeze_garbage()
+                if arguments.warm_seconds:
+                    say("warming up", "latency")
+                    await run_rate(settings, root, _WARM_RATE_PER_S, arguments.warm_seconds, arguments, parts[0])
                 for rate_per_s in rates:
                     say(f"{rate_per_s:,.0f} ticks/s", "latency")
-                    report["rates"].append(await run_rate(settings, root, rate_per_s, arguments, parts[0]))
+                    row = await run_rate(settings, root, rate_per_s, arguments.seconds, arguments, parts[0])
+                    report["rates"].append(row)
         finally:
             for part in reversed(parts):
                 part.stop()
@@ -244,14 +255,17 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Parse the command line, run, print the report."""
+    use_lean_connections()
     if sys.argv[1:2] == ["--send"]:
-        bootstrap, rate, seconds, symbols = sys.argv[2:]
-        uvloop.run(send(bootstrap, float(rate), float(seconds), int(symbols)))
+        bootstrap, rate, seconds, symbols, linger_ms = sys.argv[2:]
+        uvloop.run(send(bootstrap, float(rate), float(seconds), int(symbols), float(linger_ms)))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rates", default="100,1000,10000,50000", help="ticks a second, with commas between")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each rate")
     parser.add_argument("--symbols", type=int, default=8)
+    parser.add_argument("--linger-ms", type=float, default=Settings().linger_ms, help="of the source's publisher")
+    parser.add_argument("--warm-seconds", type=float, default=40.0, help="of ticks before the first rate")
     parser.add_argument("--websocket", action="store_true", help="also through a gateway to a client of the feed")
     parser.add_argument("--json", type=Path, help="write the report here too")
     arguments = parser.parse_args()

@@ -106,7 +106,7 @@ async def run_rate(client: Any, url: str, symbols: int, rate_per_s: float | None
 
 async def measure_memory(client: Any, url: str, symbols: int) -> dict[str, float]:
     """Return what a symbol takes as a hash, and a prediction in the stream, in bytes."""
-    await client.flushall()
+    await client.execute_command("FLUSHALL", "SYNC")  # or what was there is still being freed meanwhile
     empty = await _used_bytes(client)
     sink = RedisSink(url, 3600, 1_000_000, "tickloom:")
     batches = Batches(symbols)
