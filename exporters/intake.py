@@ -182,7 +182,7 @@ def plausible(rows: Records, finite: tuple[str, ...] = _FINITE) -> NDArray[np.bo
     good &= (rows["source_offset"] >= 0) & (rows["source_offset"] < _OFFSETS) & (rows["source_index"] < _INDICES)
     for name in finite:
         good &= np.isfinite(rows[name])
-    if rows.dtype is PREDICTION:
+    if "spread_bps" in (rows.dtype.names or ()):
         good &= ~(np.isinf(rows["spread_bps"]) | (rows["spread_bps"] < 0.0))
     return good
 
