@@ -19,6 +19,13 @@ from stream.records import Reject
 _RING_MASK: Final = RING - 1
 _CAP_NS: Final = 3600 * NS_PER_S
 _LOG_CAP: Final = math.log(1.0 + _CAP_NS / NS_PER_S)
+SPREAD: Final = 11  # where the feature stands in a row
+
+
+@inlined
+def has_book(state: Any) -> Any:
+    """Return whether both sides of the book are known."""
+    return state.bid > 0.0 and state.ask > 0.0
 
 
 @compiled
@@ -35,13 +42,13 @@ def update(tick: Any, state: Any, periods: Any, values: Any) -> None:
         flow, depth = _take_quote(tick, state, periods)
     else:
         side = _take_trade(tick, state, periods)
-    has_book = state.bid > 0.0 and state.ask > 0.0
-    ref = 0.5 * (state.bid + state.ask) if has_book else state.last_price
+    is_quoted = has_book(state)
+    ref = 0.5 * (state.bid + state.ask) if is_quoted else state.last_price
     before = state.ref if seen > 0 else ref
     _roll(state, seen, ref, periods)
     change = _price_features(state, seen, ref, periods, values)
     _channel_feature(state, seen, ref, periods, values)
-    _market_features(state, has_book, ref, values)
+    _market_features(state, is_quoted, ref, values)
     _age_features(state, values)
     time_windows.advance(state, seen == 0, before, periods)
     time_windows.add(state, tick, is_quote, ref, change, flow, depth, side)
@@ -73,7 +80,7 @@ def _take_quote(tick: Any, state: Any, periods: Any) -> Any:
     """Return Cont's e_n and the depth at the touch."""
     bid, bid_size, ask, ask_size = book_after(tick, state)
     flow, depth = 0.0, 0.5 * (bid_size + ask_size)
-    if state.bid > 0.0 and state.ask > 0.0:
+    if has_book(state):
         # Source: Cont, Kukanov, Stoikov, "The price impact of order book events", J. Fin. Econometrics 12(1), 2014.
         if bid >= state.bid:
             flow += bid_size
@@ -97,7 +104,7 @@ def _take_trade(tick: Any, state: Any, periods: Any) -> Any:
     """Return the side of the aggressor: 1 buyer, -1 seller, 0 not known."""
     # The aggressor where the venue tells it; else the quote test, then the tick test.
     # Source: Lee, Ready, "Inferring trade direction from intraday data", J. Finance 46(2), 1991.
-    mid = 0.5 * (state.bid + state.ask) if state.bid > 0.0 and state.ask > 0.0 else 0.0
+    mid = 0.5 * (state.bid + state.ask) if has_book(state) else 0.0
     if tick.side != 0:
         side = 1.0 if tick.side > 0 else -1.0
     elif mid > 0.0 and tick.price != mid:
@@ -233,11 +240,11 @@ def _channel_feature(state: Any, seen: int, ref: float, periods: Any, values: An
 
 
 @compiled
-def _market_features(state: Any, has_book: bool, ref: float, values: Any) -> None:
-    values[11], values[12], values[13], values[21] = 0.0, 0.0, 0.0, 0.0
-    if has_book:
+def _market_features(state: Any, is_quoted: bool, ref: float, values: Any) -> None:
+    values[SPREAD], values[12], values[13], values[21] = 0.0, 0.0, 0.0, 0.0
+    if is_quoted:
         depth = state.bid_size + state.ask_size
-        values[11] = (state.ask - state.bid) / ref * 1e4
+        values[SPREAD] = (state.ask - state.bid) / ref * 1e4
         if depth > 0.0:
             micro = (state.bid * state.ask_size + state.ask * state.bid_size) / depth
             values[12] = (state.bid_size - state.ask_size) / depth

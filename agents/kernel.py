@@ -10,7 +10,7 @@ import numpy as np
 from numba import uint64
 
 from agents.checks import check_tick, count_marks, makes_a_row
-from agents.indicators import pass_over, update
+from agents.indicators import SPREAD, has_book, pass_over, update
 from agents.sessions import judge_in_session
 from agents.state import NO_STREAM, RECENT_ROWS, STATE_VERSION
 from agents.symbol_table import EMPTY_SLOT, Home, check_symbol, find_slot_inlined
@@ -48,6 +48,7 @@ def apply_ticks(
     out_int: Any,
     out_seq: Any,
     out_ref: Any,
+    out_spread: Any,
     out_marks: Any,
     reasons: Any,
 ) -> tuple[int, int, bool]:
@@ -96,6 +97,7 @@ def apply_ticks(
         out_seq[0, accepted] = state.seq
         out_seq[1, accepted] = _hash(out_words[accepted])
         out_ref[accepted] = state.ref
+        out_spread[accepted] = out[accepted, SPREAD] if has_book(state) else np.nan
         out_marks[accepted] = marks
         rounds[row] += 1
         accepted += 1

@@ -198,6 +198,7 @@ class Lane:
                 step.rows,
                 step.seq,
                 step.ref,
+                step.spread_bps,
                 step.marks,
                 step.feature_hash,
                 out,
@@ -283,6 +284,7 @@ def _fill(
     rows: Any,
     seq: Any,
     ref: Any,
+    spread_bps: Any,
     marks: Any,
     feature_hash: Any,
     out: Any,
@@ -312,4 +314,5 @@ def _fill(
         prediction.flags = marks[at] | np.uint32(FLAG_WARMING if state.model_steps <= warmup_ticks else 0)
         prediction.source_index = positions[index[at]]
         prediction.source_partition = partition
+        prediction.spread_bps = spread_bps[at]
         prediction.source_offset = offsets[index[at]]

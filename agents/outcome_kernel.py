@@ -8,7 +8,7 @@ from agents.symbol_table import EMPTY_SLOT, find_slot
 from stream.compiled import compiled
 from stream.records import FLAG_WARMING, OUTCOME_WARMING
 
-# 128 bytes each: 128 MiB of a partition at the most. A symbol may hold 2,000 ticks/s of a horizon of 2 minutes.
+# 100 bytes each: 100 MiB of a partition at the most. A symbol may hold 2,000 ticks/s of a horizon of 2 minutes.
 MAX_PENDING: Final = 1 << 20
 MAX_PENDING_OF_SYMBOL: Final = 1 << 18
 FALLBACK_HORIZONS: Final = 60.0
@@ -32,6 +32,7 @@ SYMBOL: Final = np.dtype(
     [
         ("newest_ns", "<i8"),
         ("ref_price", "<f8"),
+        ("spread_bps", "<f8"),
         ("seq", "<u8"),
         ("position", "<i8"),  # of the tick: it rises also where the engine numbers anew
         ("first", "<i8"),  # of its books
@@ -67,6 +68,7 @@ PENDING: Final = np.dtype(
         ("p_flat", "<f4"),
         ("p_up", "<f4"),
         ("expected_return_bps", "<f4"),
+        ("spread_bps", "<f4"),
         ("fallback_down", "<f4"),
         ("fallback_flat", "<f4"),
         ("fallback_up", "<f4"),
@@ -128,7 +130,7 @@ def take_predictions(
                 other,
                 from_ns,
                 row,
-                symbol.ref_price,
+                symbol,
                 books,
                 counts,
                 pending,
@@ -142,7 +144,8 @@ def take_predictions(
         if count == len(out):
             tallies[_SETTLED] += count
             return at, count
-        symbol.newest_ns, symbol.ref_price, symbol.seq, symbol.position = from_ns, row.ref_price, row.seq, position
+        symbol.newest_ns, symbol.seq, symbol.position = from_ns, row.seq, position
+        symbol.ref_price, symbol.spread_bps = row.ref_price, row.spread_bps
         scalars[CLOCK] = max(scalars[CLOCK], from_ns)
         if model < 0:
             tallies[_UNKNOWN] += 1
@@ -230,7 +233,7 @@ def _pend(
     entry.seq, entry.event_ns, entry.from_ns, entry.horizon_ns = row.seq, row.event_ns, from_ns, row.horizon_ns
     entry.ref_price, entry.position, entry.offset = row.ref_price, position, offset
     entry.p_down, entry.p_flat, entry.p_up = row.p_down, row.p_flat, row.p_up
-    entry.expected_return_bps = row.expected_return_bps
+    entry.expected_return_bps, entry.spread_bps = row.expected_return_bps, row.spread_bps
     entry.flags = OUTCOME_WARMING if row.flags & FLAG_WARMING else 0
     entry.case = int(counts[CASE])
     if position <= book.known_position:
@@ -313,7 +316,7 @@ def _settle(
     row: int,
     now_ns: int,
     teller: Any,
-    later_price: float,
+    symbol: Any,
     books: Any,
     counts: Any,
     pending: Any,
@@ -323,8 +326,12 @@ def _settle(
     out: Any,
     count: int,
 ) -> Any:
-    """Write the outcomes of one book that are due before ``now_ns``; return how many there are in ``out`` then."""
-    book = books[row]
+    """Write the outcomes of one book that are due before ``now_ns``; return how many there are in ``out`` then.
+
+    ``symbol`` is as the last prediction before ``teller`` left it. The cost is that of the spreads alone, NaN where
+    one is not known.
+    """
+    book, later_price = books[row], symbol.ref_price
     while count < len(out) and book.head >= 0:
         entry = pending[book.head]
         if entry.from_ns + entry.horizon_ns >= now_ns:
@@ -334,6 +341,7 @@ def _settle(
         realised = 1 + (1 if change_bps > band_bps else 0) - (1 if change_bps < -band_bps else 0)
         _write(out[count], entry, teller.symbol, later_price, change_bps, realised)
         out[count].model_id, out[count].resolved_ns = model_ids[book.model], now_ns
+        out[count].cost_bps = 0.5 * (np.float64(entry.spread_bps) + symbol.spread_bps)
         count += 1
         _count_outcome(counts[row], book, entry.case, realised, now_ns, entry.horizon_ns)
         _drop_head(book, pending, scalars)

@@ -9,6 +9,9 @@ next tick, as another may come at the same nanosecond.
 Each tick settles what is due and puts its own prediction behind the last one of its model: O(1) amortised, in
 memory that is bounded by `MAX_PENDING` predictions of a partition, `MAX_PENDING_OF_SYMBOL` of a symbol and model.
 
+A position costs half of the spread that there was when it was predicted and half of that at its horizon, told by
+the same two predictions as the prices, and fees: as in `models.profit`.
+
 Beside each prediction the *fallback* makes one, of what is known then and nothing later: how often down, flat and
 up came after an outcome such as the last one that is known (momentum), in counts that fade with
 `FALLBACK_HORIZONS`. It is what a model must beat to be worth serving.
@@ -16,6 +19,7 @@ up came after an outcome such as the last one that is known (momentum), in count
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -59,20 +63,28 @@ _SAVED: Final = np.dtype(
 )
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What a position costs, in and out again, in bps of its price."""
+
+    fees_bps: float  # besides half of the spread at each end
+    unknown_bps: float  # all in all, where one of the spreads is not known
+
+
 class OutcomeJoin:
     """The predictions of one partition that wait for their horizons, and the fallback's memory."""
 
-    def __init__(self, partition: int, cost_bps: float, is_shadow: bool = False, room: int = MAX_PENDING) -> None:
+    def __init__(self, partition: int, costs: Costs, is_shadow: bool = False, room: int = MAX_PENDING) -> None:
         """Make an empty join.
 
         Args:
             partition: stands in each outcome.
-            cost_bps: likewise.
+            costs: of a position.
             is_shadow: the predictions are stored, not served.
             room: how many predictions may wait.
         """
         self.is_shadow = is_shadow
-        self._partition, self._cost_bps, self._room = partition, cost_bps, room
+        self._partition, self._costs, self._room = partition, costs, room
         self._model_ids: NDArray[np.uint64] = np.zeros(0, np.uint64)
         self._dead_bands_bps: NDArray[np.float64] = np.zeros(0)
         self._keys: NDArray[np.uint64] = np.zeros((_FIRST_ROOM, SYMBOL_BYTES // 8), np.uint64)
@@ -141,7 +153,10 @@ class OutcomeJoin:
             )
             found.append(self._out[:count].copy())
         outcomes = join_records(found).copy() if found else np.zeros(0, OUTCOME)
-        outcomes["cost_bps"], outcomes["source_partition"] = self._cost_bps, self._partition
+        spreads_bps = outcomes["cost_bps"].astype(np.float64)
+        is_known = np.isfinite(spreads_bps)
+        outcomes["cost_bps"] = np.where(is_known, spreads_bps + self._costs.fees_bps, self._costs.unknown_bps)
+        outcomes["source_partition"] = self._partition
         if self.is_shadow:
             outcomes["flags"] |= OUTCOME_SHADOW
         return outcomes

@@ -38,6 +38,7 @@ class Step:
     index: NDArray[np.int64]  # [A] position of the tick in the call
     seq: NDArray[np.uint64]  # [A]
     ref: NDArray[np.float64]  # [A] reference price
+    spread_bps: NDArray[np.float32]  # [A] the feature of this name, NaN where a side of the book is not known
     feature_hash: NDArray[np.uint64]  # [A] of the row's bits: as stream/records.py says
     marks: NDArray[np.uint32]  # [A] bits of `Mark`
     reason: NDArray[np.uint8]  # [N] 0 accepted, or another of agents.validate.OUTCOMES
@@ -47,7 +48,7 @@ class Step:
         return dataclasses.replace(self, **{name: getattr(self, name)[at] for name in _BY_ACCEPTED})
 
 
-_BY_ACCEPTED: Final = ("features", "rows", "rounds", "index", "seq", "ref", "feature_hash", "marks")
+_BY_ACCEPTED: Final = ("features", "rows", "rounds", "index", "seq", "ref", "spread_bps", "feature_hash", "marks")
 
 
 class Windows:
@@ -161,6 +162,7 @@ class Windows:
             self._out_int,
             self._out_seq,
             self._out_ref,
+            self._out_spread,
             self._out_marks,
             self._reason,
         )
@@ -175,6 +177,7 @@ class Windows:
             seq=self._out_seq[0, :accepted],
             feature_hash=self._out_seq[1, :accepted],
             ref=self._out_ref[:accepted],
+            spread_bps=self._out_spread[:accepted],
             marks=self._out_marks[:accepted],
             reason=self._reason[:size],
         )
@@ -196,5 +199,6 @@ class Windows:
         self._out_int = np.zeros((3, size), np.int64)
         self._out_seq = np.zeros((2, size), np.uint64)
         self._out_ref = np.zeros(size, np.float64)
+        self._out_spread = np.zeros(size, np.float32)
         self._out_marks = np.zeros(size, np.uint32)
         self._reason = np.zeros(size, np.uint8)

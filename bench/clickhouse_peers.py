@@ -15,9 +15,7 @@ Peer = Callable[[EmbeddedClickHouse, str], AbstractAsyncContextManager[Insert]]
 
 _TIMES: Final = ("event", "recv", "consumed", "features", "inferred", "published")
 _NUMBERS: Final = tuple(
-    name
-    for name in PREDICTION.names or ()
-    if name not in ("symbol", "reserved", *(f"{time}_ns" for time in _TIMES))
+    name for name in PREDICTION.names or () if name not in ("symbol", *(f"{time}_ns" for time in _TIMES))
 )
 _COLUMNS: Final = ("symbol", *_NUMBERS, *(f"{name}_time" for name in _TIMES), "epoch")
 _STATEMENT: Final = f"INSERT INTO predictions ({', '.join(_COLUMNS)}) VALUES"

@@ -22,7 +22,7 @@ from clickhouse_driver import Client, errors
 
 from agents.features import NAMES
 from agents.lane import Lane
-from agents.outcomes import OutcomeJoin
+from agents.outcomes import Costs, OutcomeJoin
 from agents.windows import Windows
 from exporters.clickhouse.derived import Touched, compute
 from exporters.clickhouse.native import insert
@@ -81,7 +81,7 @@ def fill(client: Client, directory: Path, day: str, count: int) -> None:
     predictions["published_ns"] = predictions["inferred_ns"] + delay_ns
     stored = with_trades(predictions, ticks_at(predictions, dict(blocks)))
     stored["newest_ns"] = newest_ns(stored, lambda row: int(row["event_ns"]))
-    join = OutcomeJoin(0, _COST_BPS)
+    join = OutcomeJoin(0, Costs(0.0, _COST_BPS))
     join.know({int(predictor.model_id): 1.0})
     outcomes = join.take(predictions, predictions["source_offset"].copy())
     for rows in (_placed(ticks), stored, outcomes):

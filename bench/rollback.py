@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from agents.drift import ANSWERS
+from agents.outcomes import Costs
 from bench.other_model import write_other_model, write_poisoned_model
 from models.artifact import load
 from models.dataset import HistoryRows, history
@@ -64,7 +65,7 @@ def run(
 ) -> dict[str, Any]:
     """Return when the first trial had its verdict, or how far it was from one at the end."""
     partitions = partition_of(served["symbol"], PARTITIONS)
-    watches = [PartitionWatch(number, 1.0, 600 * NS_PER_S) for number in range(PARTITIONS)]
+    watches = [PartitionWatch(number, Costs(0.0, 1.0), 600 * NS_PER_S) for number in range(PARTITIONS)]
     for watch in watches:
         watch.know({service.model_id: dead_band_bps, int(service.previous_id or 0): dead_band_bps})
         watch.serve(service)

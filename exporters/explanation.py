@@ -5,19 +5,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+import numpy as np
+
 from agents import features
 from agents.periods import Periods
 from models.recompute import Recomputed, Switch
-from stream.records import PREDICTION, STAGES, Records
+from stream.records import PREDICTION, PREDICTION_CONTENT, STAGES, Records
 from stream.topics import TICKS
 
 Verdict = Literal["identical", "different", "gone"]
 Missing = Literal["ticks", "model"]
 
 _NAMES: Final = PREDICTION.names or ()
-_CONTENT: Final = _NAMES[: _NAMES.index("source_index")]
 _PLACE: Final = ("source_index", "source_partition", "source_offset")
-_COMPARED: Final = (*_CONTENT, *_PLACE, "recv_ns")
+_COMPARED: Final = (*PREDICTION_CONTENT, *_PLACE, "recv_ns")
 _AS_HEX: Final = frozenset({"model_id", "feature_hash"})
 _SPANS: Final = ("source_to_consumed", "features", "inference", "publish")
 
@@ -121,8 +122,14 @@ class Explanation:
 
 
 def differences(stored: Records, recomputed: Records) -> tuple[str, ...]:
-    """Return the fields of two ``PREDICTION`` scalars whose bytes differ, but for the times of the stages."""
-    return tuple(name for name in _COMPARED if stored[name].tobytes() != recomputed[name].tobytes())
+    """Return the fields of two ``PREDICTION`` scalars whose bytes differ, but for the times of the stages.
+
+    A stored one may be from before predictions had a spread: that is no difference.
+    """
+    unknown = {"spread_bps"} if np.isnan(stored["spread_bps"]) else set()
+    return tuple(
+        name for name in _COMPARED if stored[name].tobytes() != recomputed[name].tobytes() and name not in unknown
+    )
 
 
 def is_same_place(stored: Records, recomputed: Records) -> bool:
@@ -135,7 +142,5 @@ def plain_record(record: Records) -> dict[str, Any]:
     plain: dict[str, Any] = {}
     for name in _NAMES:
         value = record[name].item()
-        if name == "reserved":
-            continue
         plain[name] = f"{value:016x}" if name in _AS_HEX else value.decode() if name == "symbol" else value
     return plain

@@ -1,5 +1,6 @@
 """An explanation for a terminal."""
 
+import math
 from typing import Any, Final
 
 import numpy as np
@@ -51,6 +52,8 @@ def _prediction(found: Explanation) -> Table:
     table.add_row("horizon", f"{stored['horizon_ns'] / 1e9:g} s")
     table.add_row("down / flat / up", " / ".join(f"{stored[f'p_{name}']:.4f}" for name in ("down", "flat", "up")))
     table.add_row("expected", f"{stored['expected_return_bps']:+.4f} bps")
+    spread_bps = stored["spread_bps"]
+    table.add_row("spread", "not known" if math.isnan(spread_bps) else f"{spread_bps:.4f} bps")
     table.add_row("flags", str(stored["flags"]))
     table.add_row("feature hash", stored["feature_hash"])
     if found.outcome is None:

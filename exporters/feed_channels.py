@@ -59,6 +59,7 @@ class Channel:
     dtype: np.dtype[np.void]
     encode: Callable[[Records, Sequence[bytes]], list[bytes]]
     time_field: str  # what `replay_from_ns` is compared with
+    record_version: int = 1  # of binary records: 2 since predictions have `spread_bps`
     weight: int = 1  # so many rows of others are as long as one: there are as many fewer in memory and in a message
 
     @property
@@ -75,7 +76,7 @@ class Channel:
 CHANNELS: Final[Mapping[str, Channel]] = {
     channel.name: channel
     for channel in (
-        Channel("prediction", "predictions", 1, PREDICTION, encode_predictions, "published_ns"),
+        Channel("prediction", "predictions", 1, PREDICTION, encode_predictions, "published_ns", record_version=2),
         Channel("tick", "ticks", 2, FEED_TICK, encode_ticks, "recv_ns"),
         Channel("bar.1s", "bars", 3, BAR, encode_bars, "published_ns"),
         Channel("bar.1m", "bars", 4, BAR, encode_bars, "published_ns"),

@@ -28,6 +28,7 @@ class Prediction(TypedDict):
     p_flat: float
     p_up: float
     expected_return_bps: float
+    spread_bps: Annotated[float | None, Field(description="of the mid, when it was predicted; null: not known")]
     model: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
     warming: Annotated[bool, Field(description="fewer ticks seen than the model needs to warm up")]
     recv_ns: Annotated[int, Field(description="a source received the tick")]

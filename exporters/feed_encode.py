@@ -14,11 +14,11 @@ from stream.records import FLAG_WARMING, Records, TickKind
 
 _PREDICTION: Final = (
     b'{"symbol":%b,"seq":%d,"event_ns":%d,"ref_price":%b,"horizon_ns":%d,"p_down":%b,"p_flat":%b,"p_up":%b,'
-    b'"expected_return_bps":%b,"model":"%016x","warming":%b,"recv_ns":%d,"consumed_ns":%d,"features_ns":%d,'
-    b'"inferred_ns":%d,"published_ns":%d'
+    b'"expected_return_bps":%b,"spread_bps":%b,"model":"%016x","warming":%b,"recv_ns":%d,"consumed_ns":%d,'
+    b'"features_ns":%d,"inferred_ns":%d,"published_ns":%d'
 )
 _STAMPS: Final = ("recv_ns", "consumed_ns", "features_ns", "inferred_ns", "published_ns")
-_PROBABILITIES: Final = ("p_down", "p_flat", "p_up", "expected_return_bps")
+_ANSWERS: Final = ("p_down", "p_flat", "p_up", "expected_return_bps")
 _BOOL: Final = (b"false", b"true")
 
 _TICK: Final = (
@@ -44,7 +44,7 @@ def encode_predictions(rows: Records, names: Sequence[bytes]) -> list[bytes]:
     """Return each of ``PREDICTION[N]``.
 
     Args:
-        rows: all numbers are finite.
+        rows: all numbers but ``spread_bps`` are finite; that is null where it is NaN.
         names: the symbol of each row as JSON text, quotes and all.
     """
     columns = [
@@ -52,7 +52,7 @@ def encode_predictions(rows: Records, names: Sequence[bytes]) -> list[bytes]:
         *_integers(rows, "seq", "event_ns"),
         decimals(rows["ref_price"]),
         *_integers(rows, "horizon_ns"),
-        *(decimals(rows[name]) for name in _PROBABILITIES),
+        *(decimals(rows[name]) for name in (*_ANSWERS, "spread_bps")),
         *_integers(rows, "model_id"),
         [_BOOL[flag] for flag in (rows["flags"] & FLAG_WARMING).tolist()],
         *_integers(rows, *_STAMPS),

@@ -40,7 +40,7 @@ FEED_HEADER: Final = np.dtype(
         ("has_skipped", "<u2"),
         ("count", "<u4"),
         ("record_bytes", "<u4"),
-        ("reserved", "<u4"),
+        ("record_version", "<u4"),  # 0: of a gateway that did not tell, which is 1
         ("send_ns", "<i8"),
         ("epoch", "S32"),
     ]
@@ -113,6 +113,7 @@ def records_frames(
         header["magic"], header["version"], header["channel"] = FEED_MAGIC, FEED_VERSION, channel.number
         header["is_snapshot"], header["has_skipped"] = is_snapshot, skipped is not None
         header["count"], header["record_bytes"] = len(part), channel.dtype.itemsize
+        header["record_version"] = channel.record_version
         header["send_ns"], header["epoch"] = send_ns, b"" if epoch is None else epoch.encode()
         counts = b"" if skipped is None else skipped[start : start + most].astype("<u4").tobytes()
         data = header.tobytes() + part.tobytes() + counts

@@ -20,13 +20,13 @@ HASH_FIELDS: Final = (
 )
 _MESSAGE: Final = (
     b'{"symbol":%b,"seq":%d,"event_ns":%d,"ref_price":%b,"horizon_ns":%d,"p_down":%b,"p_flat":%b,"p_up":%b,'
-    b'"expected_return_bps":%b,"model_id":"%b","feature_hash":"%b","flags":%d,"source_partition":%d,'
-    b'"source_offset":%d,"source_index":%d,"recv_ns":%d,"consumed_ns":%d,"features_ns":%d,"inferred_ns":%d,'
+    b'"expected_return_bps":%b,"spread_bps":%b,"model_id":"%b","feature_hash":"%b","flags":%d,'
+    b'"source_partition":%d,"source_offset":%d,"source_index":%d,"recv_ns":%d,"consumed_ns":%d,"features_ns":%d,"inferred_ns":%d,'
     b'"published_ns":%d}'
 )
 MESSAGE_FIELDS: Final = (
     *("symbol", "seq", "event_ns", "ref_price", "horizon_ns", "p_down", "p_flat", "p_up", "expected_return_bps"),
-    *("model_id", "feature_hash", "flags", "source_partition", "source_offset", "source_index"),
+    *("spread_bps", "model_id", "feature_hash", "flags", "source_partition", "source_offset", "source_index"),
     *("recv_ns", "consumed_ns", "features_ns", "inferred_ns", "published_ns"),
 )
 _VALUES: Final = b"%d %d:%d:%d %d %b %b %b %b %b %d %b %d %d"
@@ -40,7 +40,7 @@ _VALUE_FIELDS: Final = (
 def prediction_texts(rows: Records) -> tuple[list[bytes], list[bytes]]:
     """Return ``PREDICTION[N]`` as JSON objects, and as values of HASH_FIELDS with spaces between.
 
-    All numbers are finite, as `exporters.intake` sees to.
+    All numbers are finite, as `exporters.intake` sees to, but ``spread_bps``: null where it is NaN.
     """
     columns = {name: _column(rows, name) for name in MESSAGE_FIELDS}
     messages = zip(*(columns[name] for name in MESSAGE_FIELDS), strict=True)

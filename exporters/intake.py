@@ -174,13 +174,16 @@ class Intake:
 def plausible(rows: Records, finite: tuple[str, ...] = _FINITE) -> NDArray[np.bool_]:
     """Return which ``PREDICTION[N]`` (or FEATURES) rows can be true: ``bool[N]``.
 
-    A symbol is printable ASCII, a seq starts at 1, prices and probabilities are finite, a position is in bounds.
+    A symbol is printable ASCII, a seq starts at 1, prices and probabilities are finite, a position is in bounds; a
+    spread is one, or not known.
     """
     good = readable_symbols(rows["symbol"])
     good &= (rows["seq"] >= 1) & (rows["seq"] < 1 << 53)  # 2**53: readers with doubles count exactly up to there
     good &= (rows["source_offset"] >= 0) & (rows["source_offset"] < _OFFSETS) & (rows["source_index"] < _INDICES)
     for name in finite:
         good &= np.isfinite(rows[name])
+    if "spread_bps" in (rows.dtype.names or ()):
+        good &= ~(np.isinf(rows["spread_bps"]) | (rows["spread_bps"] < 0.0))
     return good
 
 

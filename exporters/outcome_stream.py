@@ -22,6 +22,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from agents.outcomes import Costs
 from exporters.intake import Intake, Message
 from exporters.outcome_alarm import OutcomeAlarm
 from exporters.outcome_board import OutcomeBoard
@@ -199,7 +200,8 @@ class OutcomeStream:
 
     def _new_watch(self, number: int) -> PartitionWatch:
         settings = self._settings
-        watch = PartitionWatch(number, settings.cost_bps, int(settings.outcome_patience_s * NS_PER_S))
+        costs = Costs(settings.fees_bps, settings.cost_bps)
+        watch = PartitionWatch(number, costs, int(settings.outcome_patience_s * NS_PER_S))
         watch.know({terms.model_id: terms.dead_band_bps for terms in self._guard.terms.values()})
         return watch
 

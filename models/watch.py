@@ -12,7 +12,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from agents.outcomes import OutcomeJoin
+from agents.outcomes import Costs, OutcomeJoin
 from models.live_scores import HOUR_NS, SUMS, Floats, group_sums, rows_of_sums
 from models.pairing import Pairing, against_fallback
 from models.trial import Trial
@@ -49,12 +49,12 @@ class Service:
 class PartitionWatch:
     """Joins, scores and trials of one partition."""
 
-    def __init__(self, partition: int, cost_bps: float, patience_ns: int) -> None:
+    def __init__(self, partition: int, costs: Costs, patience_ns: int) -> None:
         """Make an empty one.
 
         Args:
             partition: which.
-            cost_bps: what a position is taken to cost.
+            costs: of a position.
             patience_ns: a prediction is given up when its horizon ended so long ago by the market's clock.
         """
         self.partition = partition
@@ -62,12 +62,12 @@ class PartitionWatch:
         self.since_promotion = 0  # outcomes of the model in service
         self.trials: dict[str, Trial] = {}
         self.hours: dict[int, dict[int, Floats]] = {}  # sums by model and hour
-        self.served = OutcomeJoin(partition, cost_bps)
+        self.served = OutcomeJoin(partition, costs)
         self.shadows: dict[int, OutcomeJoin] = {}
         self._pairing = Pairing()  # not kept: a restart leaves a few pairs out
         self._gone: Counter[str] = Counter()  # of challengers that are none any more
         self._dead_bands_bps: dict[int, float] = {}
-        self._cost_bps, self._patience_ns = cost_bps, patience_ns
+        self._costs, self._patience_ns = costs, patience_ns
 
     @property
     def joins(self) -> list[OutcomeJoin]:
@@ -130,7 +130,7 @@ class PartitionWatch:
 
     def _shadow(self, model: int) -> OutcomeJoin:
         if model not in self.shadows:
-            self.shadows[model] = OutcomeJoin(self.partition, self._cost_bps, is_shadow=True)
+            self.shadows[model] = OutcomeJoin(self.partition, self._costs, is_shadow=True)
             self.shadows[model].know(self._dead_bands_bps)
         return self.shadows[model]
 

@@ -10,6 +10,9 @@ Evolution rules (golden-bytes tests hold them, ``tests/stream/test_records.py``)
 3. Fields are never reordered, renamed to mean something else, or removed.
 4. A field never changes its type or its unit.
 
+What is called ``reserved`` is no field yet but room for one, always 0: a version may give it a name, a type and a
+meaning. So did version 2 of PREDICTION (`spread_bps`); a block of version 1 is read, as one that does not know it.
+
 FEATURES end in as many values as there are features: new fields go before them. Features are append only as well,
 so that a block of fewer is widened with NaN. How many it has follows from the ``record_bytes`` of its header.
 
@@ -111,7 +114,9 @@ PREDICTION: Final = np.dtype(
         # Where it came from: depends on how ticks were cut into blocks.
         ("source_index", "<u4"),  # of the tick in its block
         ("source_partition", "<i4"),
-        ("reserved", "<i4"),
+        # Content as well, here since version 2: of the mid, the feature of this name to the bit; NaN where one side
+        # of the book is not known yet, and in version 1.
+        ("spread_bps", "<f4"),
         ("source_offset", "<i8"),
         # When each stage ended, ns since 1970 UTC, all by the clocks of our own machines.
         ("recv_ns", "<i8"),  # source received the tick
@@ -122,7 +127,12 @@ PREDICTION: Final = np.dtype(
     ]
 )
 
-PREDICTION_CONTENT_BYTES: Final = int(PREDICTION.fields["source_index"][1])  # type: ignore[index]
+_PREDICTION_NAMES: Final = PREDICTION.names or ()
+# What was predicted, and seen then: the fields, and which bytes of a record they are.
+PREDICTION_CONTENT: Final = (*_PREDICTION_NAMES[: _PREDICTION_NAMES.index("source_index")], "spread_bps")
+PREDICTION_CONTENT_BYTES: Final = np.concatenate(
+    [PREDICTION.fields[name][1] + np.arange(PREDICTION[name].itemsize) for name in PREDICTION_CONTENT]  # type: ignore[index]
+)
 STAGES: Final = ("recv_ns", "consumed_ns", "features_ns", "inferred_ns", "published_ns")
 
 REJECTED: Final = np.dtype(
@@ -162,7 +172,7 @@ OUTCOME: Final = np.dtype(
         ("log_loss", "<f4"),
         ("brier", "<f4"),
         ("fallback_log_loss", "<f4"),  # NaN where not known
-        ("cost_bps", "<f4"),  # what a position is taken to cost, both ways
+        ("cost_bps", "<f4"),  # of a position, both ways: half of the spread at each end, and fees
         ("realised", "<u2"),  # 0 down, 1 flat, 2 up, by the dead band of the model
         ("flags", "<u2"),  # OUTCOME_SHADOW, OUTCOME_WARMING
         ("source_partition", "<i4"),
@@ -230,8 +240,9 @@ HEADER: Final = np.dtype(
 )
 _HEADER: Final = struct.Struct("<4sHHII")  # the same: numpy takes 2 us for it
 MAGIC: Final = b"TLB1"
-_KINDS: Final = {TICK: (1, 1), PREDICTION: (2, 1), REJECTED: (3, 1), OUTCOME: (4, 1), MODEL_EVENT: (5, 1)}
+_KINDS: Final = {TICK: (1, 1), PREDICTION: (2, 2), REJECTED: (3, 1), OUTCOME: (4, 1), MODEL_EVENT: (5, 1)}
 _FEATURES: Final = 6, 1
+PREDICTION_WITHOUT_SPREAD: Final = 1  # a version that is read and widened
 _NAMES: Final = {1: "TICK", 2: "PREDICTION", 3: "REJECTED", 4: "OUTCOME", 5: "MODEL_EVENT", 6: "FEATURES"}
 
 # A block stays well below the broker's default limit of 1 MiB for a message, header and all.
@@ -240,26 +251,33 @@ MAX_BLOCK_RECORDS: Final = 4096
 Records = NDArray[np.void]
 
 
-def encode_block(records: Records) -> bytes:
+def encode_block(records: Records, version: int | None = None) -> bytes:
     """Return ``records`` as the bytes of one block.
 
     Args:
         records: ``TICK[N]`` or one of the others, 1 <= N <= MAX_BLOCK_RECORDS.
+        version: an older one that is read, for the bytes of a block that was widened; None is the newest.
 
     Raises:
-        RecordError: no such record, not one-dimensional, or N is out of bounds.
+        RecordError: no such record or version, not one-dimensional, or N is out of bounds.
     """
-    kind, version = _kind_of(records.dtype)
+    kind, newest = _kind_of(records.dtype)
+    version = newest if version is None else version
+    if version != newest and not _is_widened(records.dtype, version):
+        raise RecordError(f"{_NAMES[kind]} has no version {version} that can be written; the newest is {newest}")
     if records.ndim != 1:
         raise RecordError(f"a block is a one-dimensional array of records, not one of shape {records.shape}")
     if not 1 <= len(records) <= MAX_BLOCK_RECORDS:
         raise RecordError(f"a block holds 1 to {MAX_BLOCK_RECORDS} records, not {len(records)}")
+    if version != newest:
+        records = records.copy()
+        records["spread_bps"] = 0.0  # the bytes of what was reserved
     header = _HEADER.pack(MAGIC, kind, version, len(records), records.dtype.itemsize)
     return b"".join((header, np.ascontiguousarray(records).view(np.uint8).data))
 
 
 def decode_block(data: bytes, dtype: np.dtype[np.void]) -> Records:
-    """Return the records of one block as a read-only view on ``data``.
+    """Return the records of one block, read-only: a view on ``data``, or a copy of an older version, widened.
 
     Args:
         data: one whole block, as `encode_block` made it.
@@ -277,16 +295,32 @@ def decode_block(data: bytes, dtype: np.dtype[np.void]) -> Records:
     expected_kind, expected_version = _kind_of(dtype)
     if kind != expected_kind:
         raise BadBlock(f"expected a block of {_NAMES[expected_kind]}; this one is of {_NAMES.get(kind, kind)}")
-    if version != expected_version:
+    is_widened = version != expected_version and _is_widened(dtype, version)
+    if version != expected_version and not is_widened:
+        readable = f"versions {PREDICTION_WITHOUT_SPREAD} and" if dtype == PREDICTION else "version"
         raise UnknownVersion(
-            f"{_NAMES[kind]} block of version {version}; this tickloom reads version {expected_version}"
+            f"{_NAMES[kind]} block of version {version}; this tickloom reads {readable} {expected_version}"
         )
     if record_bytes != dtype.itemsize or len(data) != HEADER.itemsize + count * record_bytes or count == 0:
         raise BadBlock(
             f"{_NAMES[kind]} block says {count} records of {record_bytes} bytes in {len(data)} bytes; "
             f"right would be {HEADER.itemsize} + count x {dtype.itemsize} with count >= 1"
         )
-    return np.frombuffer(data, dtype, count, HEADER.itemsize)
+    records = np.frombuffer(data, dtype, count, HEADER.itemsize)
+    if is_widened:
+        records = records.copy()
+        records["spread_bps"] = np.nan
+        records.flags.writeable = False
+    return records
+
+
+def version_of(data: bytes) -> int:
+    """Return the version of a block that `decode_block` reads."""
+    return int(_HEADER.unpack_from(data)[2])
+
+
+def _is_widened(dtype: np.dtype[np.void], version: int) -> bool:
+    return version == PREDICTION_WITHOUT_SPREAD and dtype == PREDICTION
 
 
 def _kind_of(dtype: np.dtype[np.void]) -> tuple[int, int]:

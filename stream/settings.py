@@ -175,7 +175,12 @@ class Settings(BaseModel):
     )
 
     # What came of predictions.
-    cost_bps: float = Field(1.0, ge=0, le=1e4, description="what a position is taken to cost, in and out again")
+    fees_bps: float = Field(
+        0.0, ge=0, le=1e4, description="fees of a position, in and out again; it costs the spread besides"
+    )
+    cost_bps: float = Field(
+        1.0, ge=0, le=1e4, description="what it costs in all where the spread is not known, in and out again"
+    )
     outcome_patience_s: float = Field(
         600.0, gt=0, le=1e7, description="a silent symbol's predictions are given up so long after their horizon"
     )

@@ -4,6 +4,9 @@ Columns have the names of the record's fields and their types; times stay intege
 Spark refuses Parquet's ns timestamps; ``event_time`` is ``event_ns`` in us, for people. More columns say where a
 row was: ``epoch`` (the Kafka cluster), ``kafka_partition``, ``kafka_offset`` and ``kafka_index`` (which record of
 which message), ``kafka_ms`` (when Kafka was given it).
+
+Predictions in a block of a version without spreads have no ``spread_bps``: it is null, or the file is from then and
+has no such column. NaN says that there was no quote.
 """
 
 import io
@@ -18,7 +21,17 @@ from numpy.typing import NDArray
 
 from exporters.feature_intake import FEATURES_RECORD
 from stream.errors import ArchiveError
-from stream.records import MODEL_EVENT, OUTCOME, PREDICTION, REJECTED, TICK, Records, encode_block, join_records
+from stream.records import (
+    MODEL_EVENT,
+    OUTCOME,
+    PREDICTION,
+    PREDICTION_WITHOUT_SPREAD,
+    REJECTED,
+    TICK,
+    Records,
+    encode_block,
+    join_records,
+)
 from stream.topics import FEATURES, MODEL_EVENTS, OUTCOMES, PREDICTIONS, REJECTED_TICKS, TICKS
 
 RECORDS: Final[dict[str, np.dtype[np.void]]] = {
@@ -33,6 +46,7 @@ TOPICS: Final = tuple(RECORDS)
 
 _ROW_GROUP_ROWS: Final = 131_072
 _NOT_ASCII: Final = 128
+_SPREAD: Final = "spread_bps"
 _NS_PER_DAY: Final = 24 * 3600 * 1_000_000_000
 
 
@@ -43,6 +57,7 @@ class Block:
     offset: int
     timestamp_ms: int
     rows: Records
+    version: int | None = None  # of a block that is read; None is the newest
 
 
 def is_storable(rows: Records) -> bool:
@@ -64,6 +79,9 @@ def to_table(topic: str, epoch: str, partition: int, blocks: Iterable[Block]) ->
     rows = join_records([block.rows for block in blocks])
     counts = [len(block.rows) for block in blocks]
     columns: dict[str, Any] = dict(_columns(rows))
+    is_old = [topic == PREDICTIONS and block.version == PREDICTION_WITHOUT_SPREAD for block in blocks]
+    if any(is_old):
+        columns[_SPREAD] = pa.array(rows[_SPREAD], mask=np.repeat(is_old, counts))
     event_ns = columns["event_ns"].to_numpy()
     columns["event_time"] = pa.array(event_ns // 1000, pa.timestamp("us", tz="UTC"))
     columns["epoch"] = pa.DictionaryArray.from_arrays(np.zeros(len(rows), np.int32), pa.array([epoch]))
@@ -100,6 +118,8 @@ def to_blocks(topic: str, table: pa.Table) -> Iterator[Block]:
     Raises:
         ArchiveError: a column is missing, or rows of a block are.
     """
+    if topic == PREDICTIONS and _SPREAD not in table.column_names:
+        table = table.append_column(_SPREAD, pa.nulls(table.num_rows, pa.float32()))
     try:
         table = table.sort_by([("kafka_offset", "ascending"), ("kafka_index", "ascending")])
         offsets, indices, times_ms = (
@@ -112,16 +132,18 @@ def to_blocks(topic: str, table: pa.Table) -> Iterator[Block]:
         ) from None
     if not len(rows):
         return
+    is_old = table[_SPREAD].is_null().to_numpy() if topic == PREDICTIONS else np.zeros(len(rows), np.bool_)
     starts = np.flatnonzero(np.diff(offsets, prepend=offsets[0] - 1))
     for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
         if not np.array_equal(indices[start:stop], np.arange(stop - start)):
             raise ArchiveError(f"rows of the block {offsets[start]} of {topic} are missing")
-        yield Block(int(offsets[start]), int(times_ms[start]), rows[start:stop])
+        version = PREDICTION_WITHOUT_SPREAD if is_old[start] else None
+        yield Block(int(offsets[start]), int(times_ms[start]), rows[start:stop], version)
 
 
 def block_bytes(block: Block) -> bytes:
     """Return the message as it was in Kafka."""
-    return encode_block(block.rows)
+    return encode_block(block.rows, block.version)
 
 
 def _fields(dtype: np.dtype[np.void], prefix: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

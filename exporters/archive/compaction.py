@@ -6,10 +6,8 @@ in the new file and in the ones that it stands for.
 
 from typing import Final
 
-import pyarrow as pa
-
 from exporters.archive.columns import to_parquet
-from exporters.archive.reading import read_table
+from exporters.archive.reading import join_tables, read_table
 from exporters.archive.vault import Chain, Compacted, File, History, Vault, data_path
 from stream.errors import ArchiveError
 
@@ -63,7 +61,7 @@ def _join(vault: Vault, chain: Chain, history: History, day: str, runs: list[lis
         if len(run) < _FEWEST_FILES:
             files += run
             continue
-        table = pa.concat_tables([read_table(vault, file.path) for file in run]).unify_dictionaries()
+        table = join_tables(read_table(vault, file.path) for file in run).unify_dictionaries()
         if table.num_rows != sum(file.rows for file in run):
             raise ArchiveError(f"{run[0].path} to {run[-1].path} have {table.num_rows} rows, not what the log says")
         path = data_path(chain, day, run[0].span[0], run[-1].span[1], writer)

@@ -10,7 +10,7 @@ import numpy as np
 from exporters.archive.columns import RECORDS, Block, is_storable, to_parquet, to_table
 from exporters.archive.vault import Chain, File, Range, data_path, day_name, digest_of
 from stream.errors import RecordError
-from stream.records import decode_block
+from stream.records import decode_block, version_of
 
 MOST_ROWS: Final = 131_072  # of a range; some 3 MB as Parquet, and 25 MB of memory of a partition
 
@@ -45,7 +45,8 @@ class OpenRange:
             except RecordError as error:
                 self._keep_other(message, value, str(error))
             else:
-                self._blocks.append(Block(message.offset, message.timestamp, rows))
+                version = version_of(value)
+                self._blocks.append(Block(message.offset, message.timestamp, rows, version))
                 self.rows += len(rows)
             self.next = message.offset + 1
         if self._since_s is None and self.next > self.first:

@@ -3,7 +3,7 @@
 import io
 from base64 import b64decode
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,7 +46,7 @@ class Reader:
             ArchiveError: a file is gone or damaged, or they are not those that were archived.
         """
         parts = [part for part in self._parts(each) if part.num_rows]
-        blocks = list(to_blocks(self._chain.topic, pa.concat_tables(parts))) if parts else []
+        blocks = list(to_blocks(self._chain.topic, join_tables(parts))) if parts else []
         number = self._chain.partition
         raw = [_other(number, other) for other in each.others]
         found = digest_of(blocks, [(other.offset, other.timestamp_ms, other.value) for other in raw])
@@ -77,6 +77,11 @@ class Reader:
                 self._tables.popitem(last=False)
         self._tables.move_to_end(path)
         return self._tables[path]
+
+
+def join_tables(tables: Iterable[pa.Table]) -> pa.Table:
+    """Return the rows of several files; a column that some do not have yet is null there."""
+    return pa.concat_tables(tables, promote_options="default")
 
 
 def read_table(vault: Vault, path: str) -> pa.Table:

@@ -78,7 +78,7 @@ _PREDICTION_TIMES: Final = ("event", "recv", "consumed", "features", "inferred",
 _PREDICTION_NUMBERS: Final = tuple(
     name
     for name in STORED_PREDICTION.names or ()
-    if name not in ("symbol", "reserved", *(f"{time}_ns" for time in _PREDICTION_TIMES))
+    if name not in ("symbol", *(f"{time}_ns" for time in _PREDICTION_TIMES))
 )
 
 

@@ -23,6 +23,7 @@ _PLAIN: Final = (
     "p_flat",
     "p_up",
     "expected_return_bps",
+    "spread_bps",
     "flags",
     "source_index",
     "source_partition",

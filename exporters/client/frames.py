@@ -12,6 +12,7 @@ from exporters.client.items import Batch
 from exporters.feed_channels import CHANNELS, EVENT, Channel
 from exporters.feed_wire import FEED_HEADER, FEED_MAGIC, FEED_VERSION
 from stream.errors import FeedError
+from stream.records import PREDICTION
 
 # FEED_HEADER; to take it apart with numpy costs ten times as much.
 _HEADER: Final = struct.Struct("<4sHHHHIIIq32s")
@@ -22,7 +23,8 @@ _SKIPPED_BYTES: Final = 4
 def decode_records(message: bytes, url: str) -> Batch | None:
     """Return the records of a binary message, read-only and without a copy.
 
-    Records that a newer gateway has made longer are read as far as we know them.
+    Records that a newer gateway has made longer are read as far as we know them; what an older one does not tell of
+    a prediction is NaN.
 
     Args:
         message: one whole message.
@@ -36,8 +38,8 @@ def decode_records(message: bytes, url: str) -> Batch | None:
     """
     if len(message) < FEED_HEADER.itemsize:
         raise FeedError(f"a binary message has a header of {FEED_HEADER.itemsize} bytes; this has {len(message)}")
-    magic, version, number, is_snapshot, has_skipped, count, record_bytes, _, send_ns, epoch = _HEADER.unpack_from(
-        message
+    magic, version, number, is_snapshot, has_skipped, count, record_bytes, record_version, send_ns, epoch = (
+        _HEADER.unpack_from(message)
     )
     if magic != FEED_MAGIC or version != FEED_VERSION:
         raise FeedError(f"a message begins with {FEED_MAGIC!r} and version {FEED_VERSION}; not {message[:6]!r}")
@@ -48,6 +50,10 @@ def decode_records(message: bytes, url: str) -> Batch | None:
     if len(message) != size or count == 0:
         raise FeedError(f"{count} records of {record_bytes} bytes make {size} bytes; this has {len(message)}")
     records = np.frombuffer(message, _layout(channel, record_bytes), count, FEED_HEADER.itemsize)
+    if record_version < channel.record_version and channel.dtype is PREDICTION:
+        records = records.copy()
+        records["spread_bps"] = np.nan  # an older gateway has 0 there, which would be a locked book
+        records.flags.writeable = False
     skipped = None
     if has_skipped:
         skipped = np.frombuffer(message, "<u4", count, FEED_HEADER.itemsize + count * record_bytes)

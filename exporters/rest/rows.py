@@ -32,6 +32,7 @@ class PredictionRow(Row):
     p_flat: Probability
     p_up: Probability
     expected_return_bps: float
+    spread_bps: float | None = Field(description="of the mid, when it was predicted; null where not known")
     model: Hex64
     feature_hash_hex: Hex64
     warming: bool = Field(description="the model has not seen enough of this symbol yet")
@@ -150,7 +151,7 @@ class OutcomeRow(Row):
     log_loss: float | None
     brier: float | None
     fallback_log_loss: float | None = Field(description="of the fallback on the same tick; null where not known")
-    cost_bps: float | None
+    cost_bps: float | None = Field(description="of a position: half of the spread at each end, and fees")
     shadow: bool = Field(description="the model was not in service")
     warming: bool
     source_partition: int
@@ -216,6 +217,7 @@ _PREDICTION: Final[dict[str, Any]] = {
     "p_flat": 0.26762906,
     "p_up": 0.39281315,
     "expected_return_bps": 0.010020733,
+    "spread_bps": 4.81,
     "model": "718e0a2ddc1319ff",
     "feature_hash_hex": "9a1bd0c35b7f2e04",
     "warming": False,

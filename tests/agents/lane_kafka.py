@@ -98,7 +98,7 @@ def identities(predictions: Records) -> dict[Identity, set[bytes]]:
     seen: dict[Identity, set[bytes]] = {}
     keys = zip(predictions["symbol"].tolist(), predictions["seq"].tolist(), strict=True)
     for key, row in zip(keys, raw, strict=True):
-        seen.setdefault(key, set()).add(row[:PREDICTION_CONTENT_BYTES].tobytes())
+        seen.setdefault(key, set()).add(row[PREDICTION_CONTENT_BYTES].tobytes())
     return seen
 
 

@@ -12,6 +12,7 @@ from recurrent import UNITS, Recurrent
 
 from agents import kernel, symbol_table
 from agents import lane as lane_module
+from agents.features import NAMES
 from agents.inference import MODEL_STATE_FLOATS
 from agents.lane import Lane, compile_kernels
 from agents.state import RECENT_ROWS, STATE, decode_state
@@ -43,7 +44,7 @@ def take_changed(lane: Lane) -> list[tuple[bytes, bytes]]:
 def contents(predictions: Records) -> dict[Identity, bytes]:
     raw = np.ascontiguousarray(predictions).view(np.uint8).reshape(len(predictions), PREDICTION.itemsize)
     keys = zip(predictions["symbol"].tolist(), predictions["seq"].tolist(), strict=True)
-    return {key: row[:PREDICTION_CONTENT_BYTES].tobytes() for key, row in zip(keys, raw, strict=True)}
+    return {key: row[PREDICTION_CONTENT_BYTES].tobytes() for key, row in zip(keys, raw, strict=True)}
 
 
 def states(lane: Lane) -> dict[bytes, bytes]:
@@ -73,7 +74,27 @@ def test_each_accepted_tick_becomes_a_prediction_that_says_where_it_came_from() 
     assert stamps == sorted(stamps)
     assert stamps[0] == 1_000
     assert first["published_ns"] == 0  # the sender's
-    assert (output.predictions["reserved"] == 0).all()
+    assert first["spread_bps"] == np.float32(200.0)
+    assert np.isnan(second["spread_bps"]), "B has no quote"
+
+
+def test_a_prediction_has_the_spread_of_its_features_to_the_bit_and_none_before_both_sides_are_known() -> None:
+    ticks = random_market(np.random.default_rng(3), 3_000, symbols=20, bad=0.1)
+    lane = new_lane()
+    known = locked = 0
+    for offset, block in enumerate(cut(ticks, list(range(100, 3_000, 100)))):
+        output = lane.apply([(offset, block)])
+        (step,) = output.steps
+        feature = step.features[:, NAMES.index("spread_bps")]
+        spread = output.predictions["spread_bps"]
+        is_known = ~np.isnan(spread)
+        assert spread[is_known].tobytes() == feature[is_known].tobytes()
+        assert (feature[~is_known] == 0.0).all()
+        # The age of a side that no quote has told is at its cap, and no tick here is an hour old.
+        ages = step.features[:, [NAMES.index("bid_age_log"), NAMES.index("ask_age_log")]]
+        assert (is_known == (ages < np.float32(np.log(3601.0))).all(axis=1)).all()
+        known, locked = known + is_known.sum(), locked + (spread == 0.0).sum()
+    assert 0 < locked < known < 3_000
 
 
 def test_each_rejected_tick_is_kept_as_it_came_with_the_reason() -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agents.outcomes import OutcomeJoin
+from agents.outcomes import Costs, OutcomeJoin
 from models.dataset import HistoryRows, history, label
 from stream.records import OUTCOME_SHADOW, OUTCOME_WARMING, PREDICTION, Records
 from stream.sources.replay import Replay
@@ -16,6 +16,7 @@ from stream.sources.replay import Replay
 S = 1_000_000_000
 MODEL, OTHER = 0xFEDC_BA98_7654_3210, 7
 DEAD_BAND_BPS = 1.0
+COSTS = Costs(fees_bps=0.25, unknown_bps=0.5)
 
 
 def predictions(
@@ -33,11 +34,12 @@ def predictions(
     rows["source_offset"] = np.arange(len(rows))
     drawn = np.random.default_rng(seed).dirichlet((1.0, 2.0, 1.0), len(rows))
     rows["p_down"], rows["p_flat"], rows["p_up"] = drawn.T
+    rows["spread_bps"] = np.random.default_rng(seed).choice([np.nan, 0.0, 1.5, 2.25, 40.0], len(rows))
     return rows
 
 
 def new_join(shadow: bool = False, room: int = 1 << 20) -> OutcomeJoin:
-    join = OutcomeJoin(0, 0.5, shadow, room)
+    join = OutcomeJoin(0, COSTS, shadow, room)
     join.know({MODEL: DEAD_BAND_BPS, OTHER: 2.0})
     return join
 
@@ -91,7 +93,21 @@ def test_a_real_outcome_is_scored_as_its_formulas_say(real_rows: HistoryRows) ->
     loss = -np.log(np.maximum((given * happened).sum(1), 1e-7))
     np.testing.assert_allclose(outcomes["log_loss"], loss, rtol=1e-6, atol=1e-7)
     assert (outcomes["resolved_ns"] > outcomes["from_ns"] + outcomes["horizon_ns"]).all()
-    assert set(outcomes["cost_bps"].tolist()) == {0.5}
+
+
+def test_a_position_costs_half_of_the_spread_at_each_end_and_fees(real_rows: HistoryRows) -> None:
+    rows = of_history(real_rows, 10 * S)
+    found = by_key(outcomes_of(rows, cuts=(1, 7, 5_000, 60_000)))
+    expected = {}
+    for symbol in set(rows["symbol"].tolist()):
+        mine = rows[rows["symbol"] == symbol]
+        ends = np.searchsorted(np.maximum.accumulate(mine["event_ns"]), mine["event_ns"] + 10 * S, "right") - 1
+        cost_bps = 0.5 * (mine["spread_bps"].astype(float) + mine["spread_bps"][ends]) + COSTS.fees_bps
+        known_bps = np.where(np.isnan(cost_bps), COSTS.unknown_bps, cost_bps)
+        expected |= {(symbol, int(row["seq"]), MODEL): cost for row, cost in zip(mine, known_bps, strict=True)}
+    costs_bps = np.array([(row["cost_bps"], expected[key]) for key, row in found.items()])
+    np.testing.assert_allclose(costs_bps[:, 0], costs_bps[:, 1], rtol=1e-6)
+    assert len(set(costs_bps[:, 1].tolist())) > 5
 
 
 def test_the_fallback_knows_more_than_chance_and_nothing_of_the_future(real_rows: HistoryRows) -> None:

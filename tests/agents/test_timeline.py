@@ -61,7 +61,7 @@ def new_lane(plan: Plan, skip: int = 0) -> Lane:
 def contents(predictions: Records) -> dict[Identity, bytes]:
     raw = np.ascontiguousarray(predictions).view(np.uint8).reshape(len(predictions), PREDICTION.itemsize)
     keys = zip(predictions["symbol"].tolist(), predictions["seq"].tolist(), strict=True)
-    return {key: row[:PREDICTION_CONTENT_BYTES].tobytes() for key, row in zip(keys, raw, strict=True)}
+    return {key: row[PREDICTION_CONTENT_BYTES].tobytes() for key, row in zip(keys, raw, strict=True)}
 
 
 def states(lane: Lane) -> dict[bytes, bytes]:

@@ -42,7 +42,7 @@ def make_rows() -> MakeRows:
         rows["horizon_ns"] = 1_000_000_000
         rows["model_id"], rows["feature_hash"] = 0xFEDCBA9876543210, seq
         rows["p_down"], rows["p_flat"], rows["p_up"] = 0.2, 0.3, 0.5
-        rows["expected_return_bps"] = 0.25
+        rows["expected_return_bps"], rows["spread_bps"] = 0.25, 2.5
         for step, stage in enumerate(("recv_ns", "consumed_ns", "features_ns", "inferred_ns", "published_ns")):
             rows[stage] = at_ns + step * 10_000
         return rows

@@ -164,17 +164,19 @@ async def test_bad_blocks_and_rows_are_counted_and_left_out(
     await publish.bytes(b"garbage")
     await publish.bytes(b"")
     good = make_rows(SYMBOLS, 3)
+    good["spread_bps"][:2] = (np.nan, 0.0)  # not known, and a locked book
     spoiled = make_rows(SYMBOLS, 1, first=4)
     spoiled["p_up"][0] = np.nan
     spoiled["seq"][1] = 0
     spoiled["ref_price"][2] = np.inf
+    spoiled["spread_bps"][3:] = (np.inf, -1.0)
     await publish(good)
     await publish(spoiled)
-    await eventually(lambda: len(sink.pairs()) >= 17)
-    assert sorted(sink.pairs()) == sorted(pairs(good) + pairs(spoiled[3:]))
-    assert exporter.intake_metrics.bad == 5
+    await eventually(lambda: len(sink.pairs()) >= 15)
+    assert sorted(sink.pairs()) == sorted(pairs(good))
+    assert exporter.intake_metrics.bad == 7
     assert exporter.registry.get_sample_value("tickloom_bad_blocks_total", {"reason": "BadBlock"}) == 2
-    assert exporter.registry.get_sample_value("tickloom_bad_predictions_total") == 3
+    assert exporter.registry.get_sample_value("tickloom_bad_predictions_total") == 5
 
 
 async def test_a_gap_in_the_predictions_is_counted(

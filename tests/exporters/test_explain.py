@@ -197,6 +197,7 @@ def alter(stored: Stored, statement: str) -> None:
         ("flags = bitXor(flags, 4)", ("flags",)),
         ("feature_hash = feature_hash + 1", ("feature_hash",)),
         ("source_index = source_index + 1", ("source_index",)),
+        ("spread_bps = spread_bps + 0.5", ("spread_bps",)),
     ],
 )
 def test_a_row_that_was_tampered_with_is_found_out_and_the_field_is_named(
@@ -209,6 +210,15 @@ def test_a_row_that_was_tampered_with_is_found_out_and_the_field_is_named(
     (row,) = found.compared_values()
     assert row["stored"] != row["recomputed"]
     assert explain(stored.settings, "BAC", seq + 10).verdict == "identical"
+
+
+def test_a_row_from_before_spreads_is_what_its_ticks_give_all_the_same(stored: Stored) -> None:
+    alter(stored, "ALTER TABLE predictions UPDATE spread_bps = nan WHERE symbol = 'BAC' AND seq = 400")
+    found = explain(stored.settings, "BAC", 400)
+    assert (found.verdict, found.differences) == ("identical", ())
+    assert np.isnan(found.stored["spread_bps"])
+    assert found.recomputed is not None
+    assert found.recomputed.prediction["spread_bps"] > 0.0
 
 
 def test_it_says_which_model_is_gone(stored: Stored, tmp_path: Path) -> None:

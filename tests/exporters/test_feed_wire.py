@@ -35,13 +35,14 @@ f4 = st.floats(width=32, allow_nan=False, allow_infinity=False)
 f8 = st.floats(allow_nan=False, allow_infinity=False)
 u8 = st.integers(0, 2**64 - 1)
 i8 = st.integers(-(2**63), 2**63 - 1)
+u4 = st.integers(0, 2**32 - 1)
 
 
-@given(st.lists(st.tuples(u8, i8, f8, u8, f4, f4, st.integers(0, 2**32 - 1)), min_size=1, max_size=5))
+@given(st.lists(st.tuples(u8, i8, f8, u8, f4, f4, f4 | st.just(np.nan), u4), min_size=1, max_size=5))
 def test_every_value_reads_back_as_it_was(values: list[tuple[Any, ...]]) -> None:
     rows = np.zeros(len(values), PREDICTION)
     for name, column in zip(
-        ("seq", "event_ns", "ref_price", "model_id", "p_up", "expected_return_bps", "flags"),
+        ("seq", "event_ns", "ref_price", "model_id", "p_up", "expected_return_bps", "spread_bps", "flags"),
         zip(*values, strict=True),
         strict=True,
     ):
@@ -56,6 +57,10 @@ def test_every_value_reads_back_as_it_was(values: list[tuple[Any, ...]]) -> None
             assert item[name] == row[name].item()
         for name in ("p_down", "p_flat", "p_up", "expected_return_bps"):
             assert np.float32(item[name]) == row[name]
+        if np.isnan(row["spread_bps"]):
+            assert item["spread_bps"] is None
+        else:
+            assert np.float32(item["spread_bps"]) == row["spread_bps"]
         assert int(item["model"], 16) == row["model_id"]
         assert item["warming"] is bool(row["flags"] & 1)
 
@@ -83,7 +88,7 @@ def test_a_binary_message_is_opened_with_numpy_in_one_call() -> None:
     header = np.frombuffer(data, FEED_HEADER, 1)[0]
     assert (header["magic"], header["version"], header["channel"], header["is_snapshot"]) == (b"TLF1", 1, 1, 1)
     assert (header["count"], header["record_bytes"], header["send_ns"]) == (3, PREDICTION.itemsize, 7)
-    assert header["epoch"] == b"epoch-of-22-characters"
+    assert (header["record_version"], header["epoch"]) == (2, b"epoch-of-22-characters")
     assert (np.frombuffer(data, PREDICTION, 3, 64) == rows[-3:]).all()
     assert np.frombuffer(data, "<u4", 3, 64 + 3 * PREDICTION.itemsize).tolist() == skipped[-3:].tolist()
 

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from prometheus_client import CollectorRegistry, generate_latest
 
 from agents import features
-from agents.outcomes import OutcomeJoin
+from agents.outcomes import Costs, OutcomeJoin
 from exporters.intake import Intake
 from exporters.metrics import IntakeMetrics
 from exporters.outcome_board import OutcomeBoard
@@ -58,7 +58,11 @@ class World:
 
     def __init__(self, bootstrap: str, folder: Path) -> None:
         self.settings = Settings(
-            kafka=bootstrap, partitions=PARTITIONS, data_dir=folder, model=write_model(folder, "base", GOOD)
+            kafka=bootstrap,
+            partitions=PARTITIONS,
+            data_dir=folder,
+            model=write_model(folder, "base", GOOD),
+            fees_bps=0.25,
         )
         self.registry = Registry(self.settings.registry_url)
         self.board: Any = None
@@ -91,6 +95,7 @@ class World:
         walk = np.random.default_rng(3).normal(0, 1e-4, 1_000_000)
         rows["ref_price"] = 100 * np.exp(np.cumsum(walk[: first + count])[first:])
         rows["model_id"] = model
+        rows["spread_bps"] = np.where(seq % 10 == 0, np.nan, seq % 3)
         rows["p_down"], rows["p_flat"], rows["p_up"] = shares
         if start is None:
             self.seq += count
@@ -179,10 +184,10 @@ async def test_outcomes_survive_a_restart_and_models_that_are_worse_go_one_by_on
         assert scores["all"]["outcomes"] == 989
         assert scores["role"] == "champion"
         told = await world.records(OUTCOMES, 1, OUTCOME)
-        join = OutcomeJoin(1, world.settings.cost_bps)
+        join = OutcomeJoin(1, Costs(world.settings.fees_bps, world.settings.cost_bps))
         join.know({base: 1.0})
         right = join.take(np.concatenate(sent), np.zeros(1_000, np.int64))
-        for name in ("symbol", "seq", "model_id", "return_bps", "realised", "log_loss", "resolved_ns"):
+        for name in ("symbol", "seq", "model_id", "return_bps", "realised", "log_loss", "resolved_ns", "cost_bps"):
             np.testing.assert_array_equal(told[name], right[name])
 
         # Somebody promotes a model that is always sure of the wrong thing.

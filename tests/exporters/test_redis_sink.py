@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -80,6 +81,7 @@ async def test_a_batch_becomes_readable_hashes_with_an_expiry_a_stream_entry_and
     assert 3500 < await client.ttl(f"{prefix}prediction:AIG") <= 3600
     assert message is not None
     assert b'"seq":3' in message["data"]
+    assert orjson.loads(message["data"])["spread_bps"] == 2.5
     assert await stream_pairs(client, prefix) == [(s, n) for n in (1, 2, 3) for s in (b"AIG", b"BAC")]
     await sink.close()
 

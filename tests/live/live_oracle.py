@@ -46,14 +46,14 @@ def undisturbed(settings: Settings, ticks: Records) -> LaneOutput:
 def contents(predictions: Records) -> list[bytes]:
     """Return what was predicted, each as bytes that are the same wherever and however often it was computed."""
     raw = np.ascontiguousarray(predictions).view(np.uint8).reshape(len(predictions), predictions.itemsize)
-    return [content.tobytes() for content in raw[:, :PREDICTION_CONTENT_BYTES]]
+    return [content.tobytes() for content in raw[:, PREDICTION_CONTENT_BYTES]]
 
 
 def in_order(predictions: Records) -> NDArray[np.uint8]:
-    """Return what was predicted, ``uint8[N, PREDICTION_CONTENT_BYTES]``, by symbol and seq, identical ones once."""
+    """Return what was predicted, ``uint8[N, content bytes]``, by symbol and seq, identical ones once."""
     order = np.lexsort((predictions["seq"], predictions["symbol"]))
     raw = np.ascontiguousarray(predictions).view(np.uint8).reshape(len(predictions), predictions.itemsize)
-    rows = raw[order, :PREDICTION_CONTENT_BYTES]
+    rows = raw[order][:, PREDICTION_CONTENT_BYTES]
     differs = np.ones(len(rows), np.bool_)
     differs[1:] = (rows[1:] != rows[:-1]).any(axis=1)
     return rows[differs]

@@ -26,7 +26,7 @@ def day(shared_data: Path) -> Records:
 
 
 def contents(ticks: Records, block: int, partitions: int) -> np.ndarray:
-    """Return what was predicted, ``uint8[N, PREDICTION_CONTENT_BYTES]``, by symbol and seq."""
+    """Return what was predicted, ``uint8[N, content bytes]``, by symbol and seq."""
     settings = Settings()
     limits = int(settings.lateness_s * NS_PER_S), int(settings.future_s * NS_PER_S)
     owners = partition_of(ticks["symbol"], partitions)
@@ -41,7 +41,7 @@ def contents(ticks: Records, block: int, partitions: int) -> np.ndarray:
     predictions = join_records(made)
     order = np.lexsort((predictions["seq"], predictions["symbol"]))
     raw = predictions.view(np.uint8).reshape(len(predictions), PREDICTION.itemsize)
-    return raw[order, :PREDICTION_CONTENT_BYTES]
+    return raw[order][:, PREDICTION_CONTENT_BYTES]
 
 
 def test_a_day_is_the_same_bytes_for_every_cut_and_number_of_partitions(day: Records) -> None:

@@ -138,7 +138,7 @@ class Flow:
 def identities(predictions: Records) -> list[tuple[Any, bytes]]:
     raw = np.ascontiguousarray(predictions).view(np.uint8).reshape(len(predictions), PREDICTION.itemsize)
     keys = zip(predictions["symbol"].tolist(), predictions["seq"].tolist(), strict=True)
-    return [(key, row[:PREDICTION_CONTENT_BYTES].tobytes()) for key, row in zip(keys, raw, strict=True)]
+    return [(key, row[PREDICTION_CONTENT_BYTES].tobytes()) for key, row in zip(keys, raw, strict=True)]
 
 
 @pytest.fixture

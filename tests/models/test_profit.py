@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -5,9 +6,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents import features
+from agents.lane import Lane
+from agents.outcomes import Costs, OutcomeJoin
+from agents.periods import DEFAULT
+from agents.windows import Windows
+from models.dataset import history, label
+from models.judged import judged_rows
+from models.live_scores import SUMS, rows_of_sums
 from models.profit import Market, earnings, trade
+from models.splits import split_at
+from stream.sources.replay import Replay
 
 S = 1_000_000_000
+FEE_BPS = 0.3
+
+
+class Guesses:
+    """A model of which up to a few bps may be expected, by chance."""
+
+    model_id, horizon_ns, warmup_ticks = 7, 10 * S, 0
+
+    def __init__(self) -> None:
+        self._drawn = np.random.default_rng(11)
+
+    def run(self, feature_rows: Any, rows: Any, rounds: Any, h: Any, c: Any, out: Any) -> None:
+        out[:, 3] = self._drawn.normal(0.0, 4.0, len(out))
+        out[:, 2] = np.where(out[:, 3] > 0.0, 0.6, 0.1)
+        out[:, 0], out[:, 1] = 0.7 - out[:, 2], 0.3
 
 
 def market(
@@ -81,3 +107,40 @@ def test_no_two_trades_of_a_symbol_overlap_and_no_chance_is_missed(seed: int, ro
         assert (row in taken) == chance
         if chance:
             free_ns[symbol] = int(times.end_ns[row])
+
+
+def test_live_outcomes_of_a_recorded_day_earn_what_a_backtest_of_the_same_predictions_does(
+    shared_data: Path,
+) -> None:
+    ticks = next(iter(Replay([shared_data / "ticks" / "us_equity"], None).days()))[:150_000]
+    ticks["recv_ns"] = ticks["event_ns"]
+    lane = Lane(0, Windows(5 * S, 5 * S), Guesses())
+    starts = range(0, len(ticks), 4096)
+    predictions = np.concatenate(
+        [lane.apply([(start, ticks[start : start + 4096])]).predictions for start in starts]
+    )
+    join = OutcomeJoin(0, Costs(fees_bps=2 * FEE_BPS, unknown_bps=np.nan))
+    join.know({Guesses.model_id: 1.0})
+    live = {(row["symbol"], row["seq"]): row for row in join.take(predictions, np.arange(len(predictions)))}
+
+    rows = history(ticks, 5 * S)
+    assert len(rows.event_ns) == len(predictions)
+    spread_bps = rows.features[:, features.NAMES.index("spread_bps")]
+    is_known = ~np.isnan(predictions["spread_bps"])
+    assert predictions["spread_bps"][is_known].tobytes() == spread_bps[is_known].tobytes()
+    assert not spread_bps[~is_known].any()
+    labels = label(rows, Guesses.horizon_ns, 1.0, np.inf)
+    at_ns = [int(rows.event_ns[place]) for place in (0, 1_000, 2_000, len(predictions) - 1)]
+    judged = judged_rows(rows, labels, [split_at(rows, labels, *at_ns)], DEFAULT)
+    expected_bps = predictions["expected_return_bps"][judged.index].astype(float)
+    trades = trade(expected_bps, judged.market, FEE_BPS)
+
+    traded = predictions[judged.index[trades.row]]
+    outcomes = np.array([live[row["symbol"], row["seq"]] for row in traded])
+    sums = rows_of_sums(outcomes)
+    positions, gross_bps, cost_bps = (sums[:, SUMS.index(name)] for name in ("positions", "gross_bps", "cost_bps"))
+    assert len(trades.row) == positions.sum() > 500
+    np.testing.assert_allclose(gross_bps, trades.gross_bps, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(gross_bps - cost_bps, trades.net_bps, rtol=1e-6, atol=1e-5)
+    assert trades.net_bps.sum() < trades.gross_bps.sum() - 500
+    assert (gross_bps - cost_bps).sum() == pytest.approx(trades.net_bps.sum(), rel=1e-6)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents.outcomes import Costs
 from models.live_scores import SUMS, rows_of_sums, scores_of
 from models.watch import FALLBACK, PREVIOUS, PartitionWatch, Service
 from stream.errors import RecordError
@@ -29,6 +30,7 @@ def predictions(model: int, shares: tuple[float, float, float]) -> Records:
     rows["ref_price"] = 100 * np.exp(np.cumsum(generator.normal(0, 1e-4, ROWS)))
     rows["horizon_ns"], rows["model_id"], rows["source_offset"] = 10 * S, model, np.arange(ROWS)
     rows["p_down"], rows["p_flat"], rows["p_up"] = shares
+    rows["spread_bps"] = 0.8
     return rows
 
 
@@ -36,7 +38,7 @@ SERVED, SHADOW = predictions(NEW, (0.9, 0.05, 0.05)), predictions(OLD, (0.4, 0.2
 
 
 def new_watch() -> PartitionWatch:
-    watch = PartitionWatch(0, 0.5, 600 * S)
+    watch = PartitionWatch(0, Costs(fees_bps=0.1, unknown_bps=99.0), 600 * S)
     watch.know({NEW: 1.0, OLD: 1.0})
     return watch
 
@@ -125,6 +127,6 @@ def test_scores_are_those_of_the_formulas() -> None:
     moved = outcomes[outcomes["realised"] != 1]
     assert scores["hit_rate"] == pytest.approx((moved["realised"] == 0).mean())  # it always says down
     assert scores["majority_hit_rate"] == pytest.approx(np.bincount(moved["realised"]).max() / len(moved))
-    assert scores["net_bps"] == pytest.approx(-outcomes["return_bps"].mean() - 0.5, rel=1e-5)
+    assert scores["net_bps"] == pytest.approx(-outcomes["return_bps"].mean() - 0.9, rel=1e-5)
     assert scores["log_loss"] == pytest.approx(outcomes["log_loss"].mean(), rel=1e-6)
     assert scores["ic"] is None  # it expects the same always

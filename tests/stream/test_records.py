@@ -17,7 +17,9 @@ from stream.records import (
     OUTCOME_SHADOW,
     OUTCOME_WARMING,
     PREDICTION,
+    PREDICTION_CONTENT,
     PREDICTION_CONTENT_BYTES,
+    PREDICTION_WITHOUT_SPREAD,
     REJECTED,
     STAGES,
     SYMBOL_BYTES,
@@ -34,6 +36,7 @@ from stream.records import (
     features_record,
     join_records,
     partition_of,
+    version_of,
 )
 
 ALL_RECORDS = (TICK, PREDICTION, REJECTED, OUTCOME, MODEL_EVENT)
@@ -56,7 +59,8 @@ GOLDEN_TICKS = bytes.fromhex("""
     000000000000f03f 0000000000000040 0000000000000840 0000000000001040
     ffffffff 0200 0000
 """)
-GOLDEN_PREDICTION = bytes.fromhex("""
+# Version 1 of PREDICTION, which engines before 0.1.0 wrote: read for ever.
+GOLDEN_PREDICTION_1 = bytes.fromhex("""
     544c4231 0200 0100 01000000 98000000
 
     4141504c0000000000000000000000000000000000000000
@@ -64,6 +68,16 @@ GOLDEN_PREDICTION = bytes.fromhex("""
     ffffffffffffffff 0400000000000000
     0000803e 0000003f 0000803e 0000c0bf 01000000
     05000000 06000000 00000000 0700000000000000
+    0800000000000000 0900000000000000 0a00000000000000 0b00000000000000 0c00000000000000
+""")
+GOLDEN_PREDICTION = bytes.fromhex("""
+    544c4231 0200 0200 01000000 98000000
+
+    4141504c0000000000000000000000000000000000000000
+    0100000000000000 0200000000000000 0000000000b06740 00ca9a3b00000000
+    ffffffffffffffff 0400000000000000
+    0000803e 0000003f 0000803e 0000c0bf 01000000
+    05000000 06000000 00002040 0700000000000000
     0800000000000000 0900000000000000 0a00000000000000 0b00000000000000 0c00000000000000
 """)
 GOLDEN_REJECTED = bytes.fromhex("""
@@ -114,7 +128,7 @@ LAYOUTS = {
         152,
         "symbol S24 0, seq <u8 24, event_ns <i8 32, ref_price <f8 40, horizon_ns <i8 48, model_id <u8 56, "
         "feature_hash <u8 64, p_down <f4 72, p_flat <f4 76, p_up <f4 80, expected_return_bps <f4 84, "
-        "flags <u4 88, source_index <u4 92, source_partition <i4 96, reserved <i4 100, source_offset <i8 104, "
+        "flags <u4 88, source_index <u4 92, source_partition <i4 96, spread_bps <f4 100, source_offset <i8 104, "
         "recv_ns <i8 112, consumed_ns <i8 120, features_ns <i8 128, inferred_ns <i8 136, published_ns <i8 144",
     ),
     "REJECTED": (
@@ -160,7 +174,7 @@ def golden_ticks() -> Records:
 def golden_prediction() -> Records:
     record = np.zeros(1, PREDICTION)
     content = (b"AAPL", 1, 2, 189.5, 1_000_000_000, 2**64 - 1, 4, 0.25, 0.5, 0.25, -1.5, 1)
-    record[0] = (*content, 5, 6, 0, 7, 8, 9, 10, 11, 12)
+    record[0] = (*content, 5, 6, 2.5, 7, 8, 9, 10, 11, 12)
     return record
 
 
@@ -206,6 +220,30 @@ def golden_features() -> Records:
 def test_the_bytes_of_a_block_never_change(records: Records, block: bytes) -> None:
     assert encode_block(records).hex() == block.hex()
     assert decode_block(block, records.dtype).tobytes() == records.tobytes()
+
+
+def test_a_prediction_from_before_spreads_is_read_and_has_none() -> None:
+    widened = decode_block(GOLDEN_PREDICTION_1, PREDICTION)
+    expected = golden_prediction()
+    expected["spread_bps"] = np.nan
+    assert widened.tobytes() == expected.tobytes()
+    assert not widened.flags.writeable
+    # An archive gives back the very message that it was given.
+    assert version_of(GOLDEN_PREDICTION_1) == PREDICTION_WITHOUT_SPREAD == 1
+    assert encode_block(widened, PREDICTION_WITHOUT_SPREAD).hex() == GOLDEN_PREDICTION_1.hex()
+    assert np.isnan(widened["spread_bps"]).all(), "what was read is not touched"
+
+
+@pytest.mark.parametrize("version", [0, 3, 65535])
+def test_a_version_of_a_record_that_there_is_not_is_neither_read_nor_written(version: int) -> None:
+    block = bytearray(GOLDEN_PREDICTION)
+    block[6:8] = version.to_bytes(2, "little")
+    with pytest.raises(UnknownVersion, match=f"PREDICTION block of version {version}; .* reads versions 1 and 2"):
+        decode_block(bytes(block), PREDICTION)
+    with pytest.raises(RecordError, match=f"PREDICTION has no version {version} that can be written"):
+        encode_block(golden_prediction(), version)
+    with pytest.raises(RecordError, match="TICK has no version 2 that can be written"):
+        encode_block(golden_ticks(), 2)
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
@@ -257,12 +295,13 @@ def test_numbers_with_a_meaning_on_the_wire_never_change() -> None:
     }
 
 
-def test_the_content_of_a_prediction_ends_where_its_origin_begins() -> None:
-    assert PREDICTION.names is not None
-    content = [name for name in PREDICTION.names if PREDICTION.fields[name][1] < PREDICTION_CONTENT_BYTES]
-    assert PREDICTION_CONTENT_BYTES == 92
-    assert content[-1] == "flags"
-    assert not set(content) & {*STAGES, "source_index", "source_partition", "source_offset"}
+def test_the_content_of_a_prediction_is_all_that_does_not_depend_on_where_it_came_from() -> None:
+    origin = {*STAGES, "source_index", "source_partition", "source_offset"}
+    assert set(PREDICTION_CONTENT) == set(PREDICTION.names or ()) - origin
+    raw = golden_prediction().view(np.uint8)
+    assert raw[PREDICTION_CONTENT_BYTES].tobytes() == b"".join(
+        golden_prediction()[name].tobytes() for name in PREDICTION_CONTENT
+    )
 
 
 def records_of(dtype: np.dtype[np.void]) -> st.SearchStrategy[Records]:

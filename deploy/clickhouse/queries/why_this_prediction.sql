@@ -70,6 +70,7 @@ FROM
         ('prediction', 'p_flat', toString(p_flat), 'probability'),
         ('prediction', 'p_up', toString(p_up), 'probability'),
         ('prediction', 'expected_return_bps', toString(expected_return_bps), 'bps'),
+        ('prediction', 'spread_bps', toString(spread_bps), 'bps, of the mid; nan: not known'),
         ('prediction', 'horizon_s', toString(horizon_ns / 1e9), 's'),
         ('prediction', 'warming', toString(warming), '1: the model had seen too few ticks'),
         ('prediction', 'feature_hash', feature_hash_hex, 'of the row of features'),

@@ -20,7 +20,7 @@ from agents.feature_names import names_id
 from agents.features import FEATURES, NAMES
 from agents.history import ANY_FUTURE_NS
 from agents.lane import Lane
-from agents.outcomes import OutcomeJoin
+from agents.outcomes import Costs, OutcomeJoin
 from agents.windows import Windows
 from exporters.batch import Batch
 from exporters.clickhouse.feature_sink import FeatureSink
@@ -49,7 +49,7 @@ OPEN_NS: Final = 1_381_161_600 * S  # 2013-10-07 16:00 UTC, noon in New York
 DEFAULT_NS: Final = 1_514_764_800 * S  # 2018-01-01
 LATENESS_NS: Final = 5 * S
 BLOCK_TICKS: Final = 1_000
-COST_BPS: Final = 0.5
+COSTS: Final = Costs(fees_bps=0.1, unknown_bps=0.5)
 SPAN_NS: Final = 45 * MINUTE
 HALTED_AT: Final = OPEN_NS + 40 * MINUTE
 
@@ -250,7 +250,7 @@ def _outcomes(served: Records, predictor: Any) -> tuple[Records, Records]:
     shadow["p_flat"] = 1 - shadow["p_down"] - shadow["p_up"]
     found = []
     for rows, is_shadow in ((served, False), (shadow, True)):
-        join = OutcomeJoin(0, COST_BPS, is_shadow)
+        join = OutcomeJoin(0, COSTS, is_shadow)
         join.know({int(predictor.model_id): 1.0, CHALLENGER: 1.0})
         found.append(join.take(rows, offsets))
     return found[0], found[1]

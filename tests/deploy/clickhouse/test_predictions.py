@@ -233,8 +233,9 @@ def test_the_hit_rate_is_the_engines_and_stands_beside_those_of_rules(
 def test_profit_and_drawdown_are_those_of_a_running_sum(ask: Ask, market: Market, outcomes: pd.DataFrame) -> None:
     taken = outcomes[outcomes["is_position"]]
     by = taken.groupby(start_of(taken["event_ns"], 5 * MINUTE))
-    expected = pd.DataFrame({"positions": by.size(), "gross_bps": by["gross"].sum()})
-    expected["cost_bps"] = expected["positions"] * 0.5
+    costs_bps = {"cost_bps": by["cost_bps"].agg(lambda costs: costs.astype(float).sum())}
+    expected = pd.DataFrame({"positions": by.size(), "gross_bps": by["gross"].sum(), **costs_bps})
+    assert taken["cost_bps"].nunique() > 10, "the spreads that there were"
     expected["net_bps"] = expected["gross_bps"] - expected["cost_bps"]
     expected["cumulative_bps"] = expected["net_bps"].cumsum()
     expected["drawdown_bps"] = expected["cumulative_bps"].cummax().clip(lower=0) - expected["cumulative_bps"]
@@ -251,7 +252,7 @@ def test_profit_by_confidence_counts_the_sure_ones_only(ask: Ask, market: Market
     for level in (0.34, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9):
         some = taken["gross"][sureness >= level]
         if len(some):
-            net = some - 0.5
+            net = some - taken["cost_bps"][sureness >= level].astype(float)
             expected.append((level, len(some), (some > 0).mean(), some.mean(), net.mean(), net.sum()))
     columns = ["at_least", "positions", "hit_share", "gross_bps", "net_bps", "total_net_bps"]
     found = ask("profit_by_confidence", symbol=SYMBOL, model=market.model)
@@ -266,7 +267,7 @@ def test_why_a_prediction_was_made_is_told_with_its_features_model_and_source(as
     outcome = market.outcomes_of(SYMBOL)[market.outcomes_of(SYMBOL)["seq"] == prediction["seq"]][0]
     found = ask("why_this_prediction", symbol=SYMBOL, seq=prediction["seq"])
     told = {part: dict(zip(some["name"], some["value"], strict=True)) for part, some in found.groupby("part")}
-    for name in ("p_down", "p_flat", "p_up", "expected_return_bps"):
+    for name in ("p_down", "p_flat", "p_up", "expected_return_bps", "spread_bps"):
         assert np.float32(told["prediction"][name]) == prediction[name]
     assert told["prediction"]["feature_hash"] == f"{prediction['feature_hash']:016x}"
     assert told["model"]["model"] == market.model

@@ -1,9 +1,11 @@
 """An archive whose writers are cut off anywhere, and race."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
@@ -16,6 +18,7 @@ from exporters.archive.ranges import OpenRange
 from exporters.archive.restore import messages
 from exporters.archive.vault import Chain, Vault
 from stream.errors import ArchiveError
+from stream.records import PREDICTION, PREDICTION_WITHOUT_SPREAD, encode_block
 
 CHAIN = Chain("ticks", "epoch-1", 2)
 
@@ -44,23 +47,23 @@ class Mortal:
         return mortal
 
 
-def write(vault: Vault, sent: list[Any], writer: str) -> bool:
+def write(vault: Vault, sent: list[Any], writer: str, chain: Chain = CHAIN) -> bool:
     """Archive messages from where the archive ends, as one range."""
-    start = vault.history(CHAIN).next or 0
-    each = OpenRange(CHAIN, start)
+    start = vault.history(chain).next or 0
+    each = OpenRange(chain, start)
     each.add([message for message in sent if message.offset >= start])
     if each.empty:
         return True
     closed, data = each.close(writer)
-    return vault.add_range(CHAIN, closed, data, writer)
+    return vault.add_range(chain, closed, data, writer)
 
 
-def read_back(vault: Vault) -> list[tuple[int, int, bytes]]:
+def read_back(vault: Vault, chain: Chain = CHAIN) -> list[tuple[int, int, bytes]]:
     """Everything that our own reader finds."""
-    history = vault.history(CHAIN)
+    history = vault.history(chain)
     return [
         (message.offset, message.timestamp_ms, message.value)
-        for _, found in messages(vault, CHAIN, history)
+        for _, found in messages(vault, chain, history)
         for message in found
     ]
 
@@ -138,6 +141,30 @@ def test_compacted_days_hold_the_same_in_fewer_files(
     compact(vault, CHAIN, "2999-01-01", "d" * 8)
     assert len(list(tmp_path.rglob("*.parquet"))) == 3
     assert read_back(vault) == told(sent)
+
+
+def test_predictions_from_before_spreads_are_given_back_as_they_were_beside_newer_ones(
+    make_messages: Callable[..., list[Any]], tmp_path: Path
+) -> None:
+    vault, chain, sent = Vault(str(tmp_path)), Chain("predictions", "epoch-1", 2), []
+    for message in make_messages(30, days=1):
+        rows = np.zeros(2, PREDICTION)
+        rows["symbol"], rows["seq"], rows["spread_bps"] = b"AIG", message.offset, (0.0, np.nan)
+        old = message.offset < 20
+        sent.append(replace(message, value=encode_block(rows, PREDICTION_WITHOUT_SPREAD if old else None)))
+    assert write(vault, sent[:10], "a" * 8, chain)
+    # As it was written before there were spreads.
+    (file,) = tmp_path.rglob("*.parquet")
+    table = pq.read_table(file)
+    place = table.column_names.index("spread_bps")
+    pq.write_table(table.set_column(place, "reserved", pa.array(np.zeros(len(table), np.int32))), file)
+    assert write(vault, sent[:25], "b" * 8, chain)  # old and new ones in a range
+    assert write(vault, sent, "c" * 8, chain)
+    assert read_back(vault, chain) == told(sent)
+    assert compact(vault, chain, "2999-01-01", "d" * 8) == 2
+    assert read_back(vault, chain) == told(sent)
+    (file,) = tmp_path.rglob("*.parquet")
+    assert pq.read_table(file)["spread_bps"].null_count == 2 * 20
 
 
 def test_an_archive_in_an_object_store_reads_back(make_messages: Callable[..., list[Any]], tmp_path: Path) -> None:

@@ -63,6 +63,8 @@ def test_a_database_of_any_age_keeps_its_rows_when_it_is_migrated(
         ask(url, f"INSERT INTO predictions (symbol, event_time, ref_price) VALUES {row}")  # noqa: S608
         if version >= 3:
             ask(url, f"INSERT INTO ticks (symbol, event_time, price) VALUES {row}")  # noqa: S608
+    # What was there before predictions had a spread, and an exporter of then, which does not name the column.
+    assert ask(url, "SELECT countIf(isNaN(spread_bps)) FROM v_predictions") == [(len(every),)]
     asked = "uniqExact(event_time), sum({0}), sum(toUnixTimestamp64Nano(event_time) % 1000000000)"
     ask(url, "OPTIMIZE TABLE ticks FINAL")  # parts of other codecs become one
     for view, price, rows in (("v_predictions", "ref_price", len(every)), ("v_ticks", "price", len(every) - 2)):

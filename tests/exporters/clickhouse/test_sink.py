@@ -30,14 +30,15 @@ async def test_every_column_arrives_exactly(sink: PredictionSink, url: str, make
     (row,) = ask(
         url,
         "SELECT seq, toUnixTimestamp64Nano(event_time), ref_price, horizon_ns, p_down, p_flat, p_up,"
-        " expected_return_bps, model_id, feature_hash, flags, source_partition, source_offset, source_index,"
+        " expected_return_bps, spread_bps, model_id, feature_hash, flags,"
+        " source_partition, source_offset, source_index,"
         " toUnixTimestamp64Nano(recv_time), toUnixTimestamp64Nano(published_time), epoch"
         " FROM predictions WHERE symbol = 'AIG' AND seq = 1",
     )
     assert row[:4] == (1, 1_700_000_000_001_000_000, 100.01, 1_000_000_000)
-    assert np.array(row[4:8], np.float32).tolist() == np.array([0.2, 0.3, 0.5, 0.25], np.float32).tolist()
-    assert row[8:14] == (0xFEDCBA9876543210, 1, 1, 3, 1, 7)
-    assert row[14:] == (1_700_000_001_123_456_789, 1_700_000_001_123_496_789, "one")
+    assert np.array(row[4:9], np.float32).tolist() == np.array([0.2, 0.3, 0.5, 0.25, 2.5], np.float32).tolist()
+    assert row[9:15] == (0xFEDCBA9876543210, 1, 1, 3, 1, 7)
+    assert row[15:] == (1_700_000_001_123_456_789, 1_700_000_001_123_496_789, "one")
     assert ask(
         url,
         "SELECT symbol, seq, model, warming, source_to_consumed_us, publish_us, tick_to_prediction_us"

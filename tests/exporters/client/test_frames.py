@@ -48,6 +48,22 @@ def test_records_that_a_newer_gateway_has_made_longer_are_read_as_far_as_they_ar
     assert [row["symbol"] for row in batch.rows()] == ["AIG"] * 3
 
 
+def test_an_older_gateway_tells_no_spread_and_none_is_not_a_locked_book() -> None:
+    made = rows()
+    made["spread_bps"] = (0.0, 2.5, np.nan)
+    batch = decode_records(message(made), "ws://here")
+    assert batch is not None
+    assert [row["spread_bps"] for row in batch.rows()] == [0.0, 2.5, None]
+    raw = bytearray(message(rows(), [0, 5, 2]))  # what is the spread now was 0 then, in record and header
+    np.frombuffer(raw, FEED_HEADER, 1)["record_version"] = 0
+    batch = decode_records(bytes(raw), "ws://here")
+    assert batch is not None
+    assert [row["spread_bps"] for row in batch.rows()] == [None] * 3
+    assert [row["skipped"] for row in batch.rows()] == [0, 5, 2]
+    assert batch.records["seq"].tolist() == [1, 2, 3]
+    assert not batch.records.flags.writeable
+
+
 def test_a_channel_that_is_not_known_is_left_alone() -> None:
     raw = bytearray(message(rows()))
     np.frombuffer(raw, FEED_HEADER, 1)["channel"] = 999

@@ -126,6 +126,7 @@ def rows(shared_data: Path) -> Records:
     chance = np.random.default_rng(7).dirichlet((2, 3, 2), len(made)).astype(np.float32)
     made["p_down"], made["p_flat"], made["p_up"] = chance.T
     made["expected_return_bps"] = (made["p_up"] - made["p_down"]) * 3
+    made["spread_bps"] = np.where(made["seq"] < 3, np.nan, made["seq"] % 7 / 3)
     made["model_id"], made["horizon_ns"] = MODEL, 10_000_000_000
     made["feature_hash"] = np.arange(len(made), dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     for step, stage in enumerate(("recv_ns", "consumed_ns", "features_ns", "inferred_ns", "published_ns")):

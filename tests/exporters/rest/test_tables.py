@@ -26,8 +26,9 @@ def test_the_pages_of_a_symbol_are_its_predictions_to_the_bit(api: Any, rows: Re
     assert [row["event_time"] for row in got] == times(ours, "event_ns")
     assert [row["published_time"] for row in got] == times(ours, "published_ns")
     assert [row["ref_price"] for row in got] == ours["ref_price"].tolist()
-    for name in ("p_down", "p_flat", "p_up", "expected_return_bps"):
-        assert np.array_equal(np.array([row[name] for row in got], np.float32), ours[name]), name
+    assert [row["spread_bps"] for row in got[:3]] == [None, None, 1.0]
+    for name in ("p_down", "p_flat", "p_up", "expected_return_bps", "spread_bps"):
+        assert np.array_equal(np.array([row[name] for row in got], np.float32), ours[name], equal_nan=True), name
     assert [int(row["feature_hash_hex"], 16) for row in got] == ours["feature_hash"].tolist()
     assert {row["model"] for row in got} == {"718e0a2ddc1319ff"}
     assert {row["warming"] for row in got} == {False}
