@@ -10,11 +10,10 @@ from agents.lane import Lane
 from agents.windows import Windows
 from models.predictor import load_predictor
 from stream.clock import NS_PER_S
-from stream.records import PREDICTION, PREDICTION_CONTENT_BYTES, Records, join_records, partition_of
+from stream.records import PREDICTION, PREDICTION_CONTENT_BYTES, Records, partition_of
 from stream.settings import Settings
 
 pytestmark = pytest.mark.timeout(300)
-ONE_BY_ONE = 100_000  # ticks; the whole day would take a minute
 
 
 @pytest.fixture(scope="module")
@@ -30,27 +29,31 @@ def contents(ticks: Records, block: int, partitions: int) -> np.ndarray:
     settings = Settings()
     limits = int(settings.lateness_s * NS_PER_S), int(settings.future_s * NS_PER_S)
     owners = partition_of(ticks["symbol"], partitions)
-    made = []
+    predictions, made = np.zeros(len(ticks), PREDICTION), 0
     for number in range(partitions):
         mine = ticks[owners == number]
         windows = Windows(*limits, 64, partition=number, partitions=partitions)
         lane = Lane(number, windows, load_predictor(settings.model))
-        made += [
-            lane.apply([(start, mine[start : start + block])]).predictions for start in range(0, len(mine), block)
-        ]
-    predictions = join_records(made)
+        for start in range(0, len(mine), block):
+            some = lane.apply([(start, mine[start : start + block])]).predictions
+            predictions[made : made + len(some)] = some
+            made += len(some)
+    predictions = predictions[:made]
     order = np.lexsort((predictions["seq"], predictions["symbol"]))
     raw = predictions.view(np.uint8).reshape(len(predictions), PREDICTION.itemsize)
     return raw[order][:, PREDICTION_CONTENT_BYTES]
 
 
-def test_a_day_is_the_same_bytes_for_every_cut_and_number_of_partitions(day: Records) -> None:
-    expected = contents(day, 4096, 1)
-    assert len(expected) == len(day) - 94  # crossed quotes
-    for block, partitions in ((512, 4), (7, 4), (7, 1)):
-        assert np.array_equal(contents(day, block, partitions), expected), (block, partitions)
+@pytest.fixture(scope="module")
+def expected(day: Records) -> np.ndarray:
+    """What comes of the day in large blocks and one partition."""
+    made = contents(day, 4096, 1)
+    assert len(made) == len(day) - 94  # crossed quotes
+    return made
 
 
-def test_single_ticks_are_the_same_bytes_as_blocks(day: Records) -> None:
-    some = day[:ONE_BY_ONE]
-    assert np.array_equal(contents(some, 1, 4), contents(some, 512, 1))
+@pytest.mark.parametrize(("block", "partitions"), [(512, 4), (7, 4), (7, 1), (1, 4)])
+def test_a_day_is_the_same_bytes_for_every_cut_and_number_of_partitions(
+    day: Records, expected: np.ndarray, block: int, partitions: int
+) -> None:
+    assert np.array_equal(contents(day, block, partitions), expected)
