@@ -1,5 +1,7 @@
 """The queues of pending ticks."""
 
+from unittest.mock import patch
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,10 +19,20 @@ def some_ticks(first_seq: int, count: int) -> Records:
     return ticks
 
 
-@given(st.lists(st.sampled_from([1, 2, 7, 300, 5_000]), max_size=12), st.integers(1, 5), st.integers(0, 3))
+@given(
+    st.lists(st.sampled_from([1, 2, 7, 300, 5_000]), max_size=12),
+    st.integers(1, 5),
+    st.integers(0, 3),
+    st.sampled_from([4, 1 << 16]),
+)
 def test_every_partition_gives_its_ticks_in_order_in_blocks_of_the_most(
-    counts: list[int], partitions: int, taken_early: int
+    counts: list[int], partitions: int, taken_early: int, known_symbols: int
 ) -> None:
+    with patch("stream.sources.pending._KNOWN_SYMBOLS", known_symbols):
+        check(counts, partitions, taken_early)
+
+
+def check(counts: list[int], partitions: int, taken_early: int) -> None:
     pending = PendingTicks(partitions)
     taken: list[list[Records]] = [[] for _ in range(partitions)]
     first_seq = 1
