@@ -122,13 +122,15 @@ async def test_a_gateway_that_stops_is_left_for_another_of_the_same_port_without
         going = asyncio.create_task(chosen.stop())
         for seq in range(6, 106):
             await publish(make_rows(["AIG"], 1, first=seq))
-        items += await until(feed, lambda more: seqs(more, "AIG")[-1:] == [105] and has(more, Resumed))
+        items += await until(feed, reaches("AIG", 105))
         await going
         await publish(make_rows(["AIG"], 1, first=106))
         items += await until(feed, reaches("AIG", 106))
         assert seqs(items, "AIG") == list(range(1, 107))
-        # It went over before the first was closed: nobody had to be told.
-        assert [type(item) for item in items if not isinstance(item, Batch)] == [Connected, Connected, Resumed]
+        # It went over before the first was closed: nobody had to be told. A gateway that is behind the one that left
+        # has nothing to resume; what it brings that came already is left out.
+        kinds = [type(item) for item in items if not isinstance(item, Batch)]
+        assert kinds in ([Connected, Connected, Resumed], [Connected, Connected])
 
 
 async def test_of_two_gateways_each_message_comes_once_and_one_may_go(
