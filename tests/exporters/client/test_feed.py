@@ -127,8 +127,8 @@ async def test_a_gateway_that_stops_is_left_for_another_of_the_same_port_without
         await publish(make_rows(["AIG"], 1, first=106))
         items += await until(feed, reaches("AIG", 106))
         assert seqs(items, "AIG") == list(range(1, 107))
-        # It went over before the first was closed: nobody had to be told. A gateway that is behind the one that left
-        # has nothing to resume; what it brings that came already is left out.
+        # It went over before the first was closed: nobody had to be told. A gateway that is behind the one that
+        # left has nothing to resume; what it brings that came already is left out.
         kinds = [type(item) for item in items if not isinstance(item, Batch)]
         assert kinds in ([Connected, Connected, Resumed], [Connected, Connected])
 
