@@ -36,7 +36,7 @@ from stream.compose import freeze_garbage
 from stream.demo.parts import Part, Role
 from stream.embedded.kafka import EmbeddedKafka
 from stream.embedded.process import Child, Command
-from stream.errors import InvariantError
+from stream.errors import InvariantError, ServerError
 from stream.settings import Settings
 from stream.topics import create_topics
 
@@ -81,12 +81,15 @@ async def _swap_under_load(
     told: dict[str, Any] = {"by": "bench", "available": features.NAMES}
     reader = asyncio.create_task(read_kafka(bootstrap, reading))
     await asyncio.sleep(1.0)
-    flags = [str(value) for value in (bootstrap, arguments.rate, arguments.seconds, arguments.symbols)]
+    ordered = (bootstrap, arguments.rate, arguments.seconds, arguments.symbols, settings.linger_ms)
+    flags = [str(value) for value in ordered]
     argv = [sys.executable, "-m", "bench.latency", "--send", *flags]
     with Path("/dev/null").open("rb") as nothing:
         sender = Child("sender", Command(argv, Path.cwd()), root / "sender.log", nothing.fileno())
     try:
         while reading.count == 0:
+            if not sender.alive():
+                raise ServerError(f"the sender ended with code {sender.returncode}:\n{sender.last_lines()}")
             await asyncio.sleep(0.1)
         await asyncio.sleep(arguments.seconds / 3)
         say("promoting", "swap")
