@@ -61,10 +61,10 @@ class Archive:
             try:
                 await consumer.start()
                 consumer.assign(partitions)
-                starts = await asyncio.wait_for(consumer.beginning_offsets(partitions), BROKER_PATIENCE_S)
-                yield Reader(
-                    consumer, self._decode, {p.partition: start for p, start in starts.items()}, self._topic
-                )
+                async with asyncio.timeout(BROKER_PATIENCE_S):
+                    starts = await consumer.beginning_offsets(partitions)
+                    ends = await consumer.end_offsets(partitions)
+                yield Reader(consumer, self._decode, _by_number(starts), _by_number(ends), self._topic)
             finally:
                 await end_consumer(consumer)
 
@@ -72,16 +72,19 @@ class Archive:
 class Reader:
     """Reads ranges of offsets."""
 
-    def __init__(self, consumer: Any, decode: Decode, starts: Mapping[int, int], topic: str) -> None:
+    def __init__(
+        self, consumer: Any, decode: Decode, starts: Mapping[int, int], ends: Mapping[int, int], topic: str
+    ) -> None:
         """Take over a consumer that is assigned all partitions.
 
         Args:
             consumer: started.
             decode: from messages to rows.
             starts: the oldest offset of each partition.
+            ends: where each partition ended when this was opened.
             topic: whose.
         """
-        self.starts = starts
+        self.starts, self.ends = starts, ends
         self._consumer, self._decode, self._topic = consumer, decode, topic
 
     @property
@@ -137,6 +140,10 @@ class Reader:
 
     def _all(self, partitions: Iterable[int]) -> list[TopicPartition]:
         return [TopicPartition(self._topic, partition) for partition in partitions]
+
+
+def _by_number(offsets: Mapping[TopicPartition, int]) -> dict[int, int]:
+    return {partition.partition: offset for partition, offset in offsets.items()}
 
 
 def make_readers() -> asyncio.Semaphore:

@@ -105,6 +105,7 @@ class CatchUp:
         self._reset(ahead, "ahead")
 
     async def _resume(self) -> None:
+        is_level = False
         while True:
             await self._ready()
             self._check()
@@ -117,6 +118,10 @@ class CatchUp:
             if self._archive is None:
                 self._reset(missing, "gone")
                 continue
+            if not is_level and any(self._fanout.board.find(symbol) is None for symbol in missing):
+                await self._draw_level(self._archive)
+                is_level = True
+                continue
             history, partitions = self._fanout.history, self._partitions(list(self._after))
             # Also of those that memory has now: it may not when the others are there.
             positions = {partition: history.first_offset(partition) for partition in partitions}
@@ -127,6 +132,18 @@ class CatchUp:
                     self._reset(gone, "gone")
                 if await self._from_kafka(reader, positions):
                     return
+
+    async def _draw_level(self, archive: Archive) -> None:
+        """Wait until the channel has read all that is in Kafka now.
+
+        A client that was told by a gateway that is further may know symbols that we have not read of yet: they are
+        not gone.
+        """
+        async with archive.open() as reader:
+            ends = reader.ends
+        history = self._fanout.history
+        while history is self._fanout.history and any(history.next_offset(p) < end for p, end in ends.items()):
+            await asyncio.sleep(_LOOK_EVERY_S)
 
     async def _replay(self) -> None:
         await self._ready()

@@ -70,6 +70,10 @@ class History:
         """Return the offset of a partition up to which all was read."""
         return self._next_offsets.get(partition, 0)
 
+    def reach(self, partition: int, next_offset: int) -> None:
+        """Take note that all of a partition was read up to here, though it may have had no rows for us."""
+        self._next_offsets[partition] = next_offset
+
     def held_from(self, slot: int) -> int:
         """Return the lowest seq of a slot after which all is held."""
         return int(self._held_from[slot])

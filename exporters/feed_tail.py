@@ -162,6 +162,9 @@ class Tail:
             if parts:
                 rows = parts[0] if len(parts) == 1 else _join(parts)
                 await self._hand_on(rows, segments, read_ns)
+            for partition in read:
+                if partition.topic == self._topics[0]:
+                    self._inlet.fanouts[0].history.reach(partition.partition, self._next[partition])
             self._finish_past()
             if any(fanout.rounds.busy for fanout in self._inlet.fanouts):
                 await asyncio.sleep(WHILE_BUSY_S)

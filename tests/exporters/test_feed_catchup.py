@@ -19,6 +19,7 @@ from exporters.feed_following import Following
 from exporters.feed_history import Segment
 from exporters.feed_metrics import FeedMetrics
 from exporters.feed_requests import Resume, Subscribe
+from exporters.feed_tail import Tail
 from exporters.feed_wire import Held
 from exporters.protocol import Mode
 from stream.embedded.kafka import EmbeddedKafka
@@ -127,6 +128,32 @@ async def test_what_cannot_be_had_is_told_and_begins_with_a_snapshot(
         if "AIG" in last:
             assert ("snapshot", 149) in [(item["type"], item["seq"]) for item in got]
         assert [item["type"] for item in got if item["symbol"] == "NONE"] == ["snapshot", "prediction"]
+
+
+async def test_what_a_gateway_has_not_read_of_yet_is_not_gone(
+    start: Start, publish: Any, make_rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gateway = await start()
+    epoch = await epoch_of(gateway)
+    go_on, hand_on, held = asyncio.Event(), Tail._hand_on, asyncio.Event()
+
+    async def behind(*arguments: Any) -> None:
+        held.set()
+        await go_on.wait()
+        await hand_on(*arguments)
+
+    monkeypatch.setattr(Tail, "_hand_on", behind)
+    await publish(make_rows(["AIG"], 6))  # the client was told of these by another
+    await asyncio.wait_for(held.wait(), 20)
+    async with gateway.client() as client:
+        await client.follow("AIG", resume={"epoch": epoch, "seqs": {"AIG": 6}})
+        with pytest.raises(TimeoutError):
+            await client.next("reset", "resumed", within_s=1)
+        go_on.set()
+        message = await client.next("reset", "resumed", "snapshot", "prediction")
+        assert (message["type"], message.get("seqs")) == ("resumed", {"AIG": 6})
+        await publish(make_rows(["AIG"], 3, first=7))
+        assert seqs(await client.until("AIG", 9), "AIG") == [7, 8, 9]
 
 
 async def test_another_epoch_is_no_place_to_resume_from(gateway: Running, publish: Any, make_rows: Any) -> None:
