@@ -108,6 +108,16 @@ class StreamConsumer(driver.Consumer):
         news = {tp: offset for tp, offset in self.kept.items() if offset != self._committed_offset[tp]}
         return bool(news) and await self._commit_offsets(news, start_new_transaction)
 
+    def verify_event_path(self, now: float, tp: Any) -> None:
+        """Look whether a partition stands still, unless it is still to be found where it goes on.
+
+        Faust fails an assertion there, and the worker stopped for it.
+        """
+        assignment = self._thread._ensure_consumer()._subscription.subscription.assignment  # noqa: SLF001
+        state = assignment and assignment.state_value(tp)
+        if state and state.has_valid_position:
+            super().verify_event_path(now, tp)
+
     def _new_consumer_thread(self) -> _InLoop:
         return _InLoop(self, loop=self.loop, beacon=self.beacon)
 

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import sys
+import time
 from asyncio.subprocess import DEVNULL
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaTimeoutError
 from lane_kafka import (
     Kafka,
@@ -83,6 +85,24 @@ async def test_what_is_not_a_block_is_put_aside_and_nothing_stops(kafka_io: Kafk
     ]
     assert record["reason"] == Reject.NOT_FINITE
     assert record["source_index"] == 1
+
+
+async def test_a_partition_that_looks_for_where_it_goes_on_stops_nobody(
+    kafka_io: Kafka, new_worker: NewWorker
+) -> None:
+    feed = Feed()
+    async with new_worker("w1") as worker:
+        await kafka_io.send(trades(feed, "LOOK", 5))
+        await until(lambda: worker.metrics.predictions >= 40, "all ticks are predicted")
+        consumer = worker.app.consumer
+        subscription = consumer._thread._consumer._subscription.subscription
+        for tp in consumer.assignment():
+            state = subscription.assignment.state_value(tp)
+            position = state.position
+            state.await_reset(-2)
+            consumer.verify_event_path(time.monotonic(), tp)
+            state.seek(position)
+        consumer.verify_event_path(time.monotonic(), TopicPartition("taken-away", 0))
 
 
 async def test_an_offset_is_committed_only_once_the_state_that_saw_it_is_kept(
