@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import CommitFailedError
 from clickhouse_driver import errors
 from exporter_process import Exporter
@@ -114,17 +115,39 @@ def differences(one: Counter[tuple[Any, ...]], other: Counter[tuple[Any, ...]]) 
     return sorted((one - other) | (other - one), key=repr)[:4]
 
 
-async def run_until_all_is_there(exporter: Exporter, url: str, day: MarketDay, eventually: Any) -> None:
-    """Wait until an exporter has taken everything; then stop it, so that it settles."""
+async def are_settled(bootstrap: str) -> bool:
+    """Whether all groups have committed all: what follows from rows comes after them, and before that."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    reader = AIOKafkaConsumer(bootstrap_servers=bootstrap)
+    await admin.start()
+    await reader.start()
+    try:
+        for topic, exporter in GROUPS.items():
+            partition = TopicPartition(topic, PARTITION)
+            ends = await reader.end_offsets([partition])
+            committed = await admin.list_consumer_group_offsets(group_of(exporter), partitions=[partition])
+            if committed[partition].offset != ends[partition]:
+                return False
+        return True
+    finally:
+        await reader.stop()
+        await admin.close()
+
+
+async def run_until_all_is_there(
+    exporter: Exporter, broker: str, url: str, day: MarketDay, eventually: Any
+) -> None:
+    """Wait until an exporter has taken and settled everything; then stop it."""
     want = (len(day.predictions), len(day.predictions) + len(day.rejected), len(day.rejected))
     views = ("v_predictions", "v_ticks", "v_rejected")
     query = f"SELECT {', '.join(f'(SELECT count() FROM {view})' for view in views)}"  # noqa: S608
 
     async def is_there() -> bool:
         try:
-            return await asyncio.to_thread(ask, url, query) == [want]
+            rows = await asyncio.to_thread(ask, url, query)
         except (errors.Error, EOFError, OSError):  # no database, no table, or no server yet
             return False
+        return rows == [want] and await are_settled(broker)
 
     await eventually(is_there, within_s=90)
     assert await exporter.end(signal.SIGTERM) == 0
@@ -167,21 +190,21 @@ async def test_every_table_and_view_is_that_of_an_undisturbed_run(
             await exporter.start()
         await publish(broker, day, disturb)
         await exporters[1].end(signal.SIGKILL)
-        await run_until_all_is_there(exporters[0], stormy, day, eventually)
+        await run_until_all_is_there(exporters[0], broker, stormy, day, eventually)
         await rewind(broker, 0.0)
         reader = Exporter(
             "clickhouse", settings.model_copy(update={"clickhouse": Settings(clickhouse=calm).clickhouse})
         )
         exporters.append(reader)
         await reader.start()
-        await run_until_all_is_there(reader, calm, day, eventually)
+        await run_until_all_is_there(reader, broker, calm, day, eventually)
         want = held(calm)
         assert want == Counter(dict.fromkeys(want, 1))
         assert differences(want, held(stormy)) == []
         await rewind(broker, 0.4)
         await exporters[0].start()
         await eventually(lambda: received(exporters[0]) > len(day.predictions) // 2, within_s=60)
-        await run_until_all_is_there(exporters[0], stormy, day, eventually)
+        await run_until_all_is_there(exporters[0], broker, stormy, day, eventually)
         assert differences(want, held(stormy)) == []
     finally:
         for exporter in exporters:
