@@ -9,9 +9,9 @@ def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run a role until it is done, or until SIGTERM or Ctrl-C asks it to stop cleanly."""
     import uvloop
 
-    from stream.kafka_connection import use_lean_connections
+    from stream.kafka_loops import use_lean_clients
 
-    use_lean_connections()
+    use_lean_clients()
 
     async def supervised() -> None:
         stop = asyncio.Event()
