@@ -10,8 +10,10 @@ def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     import uvloop
 
     from stream.kafka_loops import use_lean_clients
+    from stream.scheduling import yield_to_no_waker
 
     use_lean_clients()
+    yield_to_no_waker()
 
     async def supervised() -> None:
         stop = asyncio.Event()
