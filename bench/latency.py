@@ -42,9 +42,10 @@ from stream.demo.parts import Part, Role
 from stream.embedded.kafka import EmbeddedKafka
 from stream.embedded.ports import free_port
 from stream.embedded.process import Child, Command
-from stream.kafka_connection import use_lean_connections
+from stream.kafka_loops import use_lean_clients
 from stream.publisher import PublisherMetrics, TickPublisher
 from stream.records import PREDICTION, TickKind, decode_block, empty_ticks, encode_symbol
+from stream.scheduling import yield_to_no_waker
 from stream.settings import Settings
 from stream.topics import PREDICTIONS, create_topics
 
@@ -255,7 +256,8 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def main() -> None:
     """Parse the command line, run, print the report."""
-    use_lean_connections()
+    use_lean_clients()
+    yield_to_no_waker()
     if sys.argv[1:2] == ["--send"]:
         bootstrap, rate, seconds, symbols, linger_ms = sys.argv[2:]
         uvloop.run(send(bootstrap, float(rate), float(seconds), int(symbols), float(linger_ms)))

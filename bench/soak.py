@@ -38,7 +38,7 @@ from bench.trend import growth
 from stream.embedded.kafka import EmbeddedKafka
 from stream.embedded.process import Child, Command
 from stream.errors import ServerError
-from stream.kafka_connection import use_lean_connections
+from stream.kafka_loops import use_lean_clients
 from stream.records import PREDICTION, decode_block
 from stream.settings import Settings
 from stream.topics import PREDICTIONS, create_topics
@@ -218,7 +218,7 @@ def say(line: str) -> None:
 
 def main() -> None:
     """Run, print the report; SIGTERM leaves in good order, as Ctrl-C does."""
-    use_lean_connections()
+    use_lean_clients()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--rate", type=float, default=50_000.0, help="ticks a second")

@@ -16,7 +16,7 @@ from prometheus_client import CollectorRegistry
 
 from bench import markets
 from stream.clock import NS_PER_S
-from stream.kafka_connection import use_lean_connections
+from stream.kafka_loops import use_lean_clients
 from stream.publisher import PublisherMetrics, TickPublisher
 from stream.records import Records
 
@@ -77,7 +77,7 @@ def tell(path: Path, count: int) -> None:
 
 def main() -> None:
     """Read the command line of `bench.soak`, and send."""
-    use_lean_connections()
+    use_lean_clients()
     bootstrap, partitions, rate_per_s, seconds, sent, *recorded = sys.argv[1:]
     if recorded:
         ticks = markets.recorded_day(Path(recorded[0]), recorded[1], None)

@@ -58,6 +58,8 @@ class LeanConnection(AIOKafkaConnection):
         Raises:
             OSError, TimeoutError, KafkaError: as aiokafka's.
         """
+        self._posted: dict[int, float] = {}  # when each request was sent that waits for its answer
+        self._overdue: asyncio.TimerHandle | None = None
         self._closed_fut = closed = self._loop.create_future()
         secure = self._ssl_context if self._security_protocol in ("SSL", "SASL_SSL") else None
         self._name = self._client_id.encode()
@@ -87,8 +89,34 @@ class LeanConnection(AIOKafkaConnection):
         if self._writer is None:
             raise errors.KafkaConnectionError(f"no connection to the broker at {self.host}:{self.port}")
         built = request.prepare(self._versions)
-        number = self._next_correlation_id()
+        number = self._write(built, _ENCODERS.get(type(built)))
+        if not expect_response:
+            return asyncio.sleep(0)
+        answer = self._loop.create_future()
+        self._requests.append((number, built, answer))
+        return wait_for(answer, self._request_timeout)
+
+    def post(self, request: Any, then: Callable[[Any, Exception | None], None]) -> bool:
+        """Send a request; its answer, or why there is none, is handed to a function in the turn in which it comes.
+
+        Returns:
+            Whether it was sent: there is a connection, and the request is one of those that carry blocks.
+        """
+        if self._writer is None:
+            return False
+        built = request.prepare(self._versions)
         encode = _ENCODERS.get(type(built))
+        if encode is None:
+            return False
+        number = self._write(built, encode)
+        self._requests.append((number, built, _Answer(then)))
+        self._posted[number] = time.monotonic()
+        if self._overdue is None:
+            self._overdue = self._loop.call_later(self._request_timeout, self._look_for_overdue)
+        return True
+
+    def _write(self, built: Any, encode: "Callable[[Any], list[bytes]] | None") -> int:
+        number: int = self._next_correlation_id()
         if encode is None:
             parts = [built.build_request_header(number, self._client_id).encode(), built.encode()]
         else:
@@ -100,11 +128,19 @@ class LeanConnection(AIOKafkaConnection):
             self._writer.write(b"".join(parts))
         else:
             self._writer.writelines(parts)
-        if not expect_response:
-            return asyncio.sleep(0)
-        answer = self._loop.create_future()
-        self._requests.append((number, built, answer))
-        return wait_for(answer, self._request_timeout)
+        return number
+
+    def _look_for_overdue(self) -> None:
+        self._overdue = None
+        oldest_s = next(iter(self._posted.values()), None)
+        if oldest_s is None or self._writer is None:
+            return
+        left_s = oldest_s + self._request_timeout - time.monotonic()
+        if left_s > 0:
+            self._overdue = self._loop.call_later(left_s, self._look_for_overdue)
+        else:
+            late = TimeoutError(f"no answer within {self._request_timeout} s")
+            self.close(reason=CloseReason.CONNECTION_TIMEOUT, exc=late)
 
     def on_frame(self, frame: bytes | bytearray) -> None:
         """Take an answer of the broker, without its size."""
@@ -113,10 +149,32 @@ class LeanConnection(AIOKafkaConnection):
         if decode is None or _INT32.unpack_from(frame)[0] != number:
             self._handle_frame(bytes(frame))
             return
-        if not answer.done():
-            answer.set_result(decode(frame, _INT32.size))
+        response = None if answer.done() else decode(frame, _INT32.size)
         self._last_action = time.monotonic()
         self._requests.popleft()
+        self._posted.pop(number, None)
+        if not answer.done():
+            answer.set_result(response)
+
+
+class _Answer:
+    """What stands for a future among the requests of a connection: who waits is called at once."""
+
+    __slots__ = ("_is_done", "_then")
+
+    def __init__(self, then: Callable[[Any, Exception | None], None]) -> None:
+        self._then, self._is_done = then, False
+
+    def done(self) -> bool:
+        return self._is_done
+
+    def set_result(self, response: Any) -> None:
+        self._is_done = True
+        self._then(response, None)
+
+    def set_exception(self, error: Exception) -> None:
+        self._is_done = True
+        self._then(None, error)
 
 
 class _Frames(asyncio.BufferedProtocol):

@@ -9,9 +9,11 @@ def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run a role until it is done, or until SIGTERM or Ctrl-C asks it to stop cleanly."""
     import uvloop
 
-    from stream.kafka_connection import use_lean_connections
+    from stream.kafka_loops import use_lean_clients
+    from stream.scheduling import yield_to_no_waker
 
-    use_lean_connections()
+    use_lean_clients()
+    yield_to_no_waker()
 
     async def supervised() -> None:
         stop = asyncio.Event()

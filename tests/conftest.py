@@ -11,13 +11,13 @@ import pytest
 from stream.embedded.clickhouse import EmbeddedClickHouse
 from stream.embedded.kafka import EmbeddedKafka
 from stream.embedded.valkey import EmbeddedValkey
-from stream.kafka_connection import use_lean_connections
+from stream.kafka_loops import use_lean_clients
 
 # Two files of tests run at a time; threads of libraries that wait for each other by spinning would take minutes.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(variable, "1")
 
-use_lean_connections()  # as every role of the product does
+use_lean_clients()  # as every role of the product does
 
 IN_CI = os.environ.get("CI") == "true"
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"

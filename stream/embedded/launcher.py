@@ -22,6 +22,9 @@ def main() -> None:
     if os.getppid() != parent_pid:
         # The parent died before the line above took effect, and its signal went nowhere.
         sys.exit("launcher: the parent process is gone")
+    # As our own roles (`stream.scheduling`).
+    if hasattr(os, "SCHED_BATCH") and os.sched_getscheduler(0) == os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     os.execvp(command[0], command)  # noqa: S606 - becoming the command is the purpose
 
 

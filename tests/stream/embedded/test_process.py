@@ -53,6 +53,13 @@ def test_its_output_goes_to_the_log_and_the_environment_is_extended(tmp_path: Pa
     assert not child.alive()
 
 
+@pytest.mark.skipif(not hasattr(os, "SCHED_BATCH"), reason="this system has no SCHED_BATCH")
+def test_it_takes_a_processor_from_nobody_only_because_it_was_woken(tmp_path: Path, lock: FileLock) -> None:
+    child = python("import os; print(os.sched_getscheduler(0) == os.SCHED_BATCH)", tmp_path, lock)
+    wait_for("True", child)
+    child.stop(5.0)
+
+
 def test_a_second_run_appends_to_the_log_but_tells_only_its_own_lines(tmp_path: Path, lock: FileLock) -> None:
     for word in ("first", "second"):
         child = python(f"print('{word}')", tmp_path, lock)

@@ -1,0 +1,199 @@
+"""aiokafka's sender and fetcher as we run them: what goes wrong on the way loses nothing and repeats nothing."""
+
+import asyncio
+import itertools
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.client import ConnectionGroup
+from aiokafka.conn import create_conn
+from aiokafka.errors import KafkaConnectionError
+from aiokafka.protocol.fetch import FetchRequest, FetchRequest_v11, FetchResponse_v11
+from aiokafka.protocol.produce import ProduceRequest_v7, ProduceResponse_v7
+
+from stream import kafka_connection
+from stream.embedded.kafka import EmbeddedKafka
+from stream.kafka_loops import LeanFetcher, LeanSender
+
+NOT_LEADER = 6
+COUNT = 300
+Trouble = Callable[[int, Any], object]
+
+
+async def make_topic(kafka: EmbeddedKafka, topic: str, partitions: int = 2) -> None:
+    admin = AIOKafkaAdminClient(bootstrap_servers=kafka.bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(topic, partitions, 1)])
+    await admin.close()
+
+
+def nothing(*_: Any) -> None:
+    """Make no trouble."""
+
+
+async def produce(
+    kafka: EmbeddedKafka, topic: str, trouble: Callable[[int, Any], object] = lambda *_: None
+) -> None:
+    """Send numbers to two partitions in turn, each when it is acknowledged or a little before."""
+    async with AIOKafkaProducer(
+        bootstrap_servers=kafka.bootstrap, enable_idempotence=True, retry_backoff_ms=10
+    ) as producer:
+        assert isinstance(producer._sender, LeanSender)
+        sent = []
+        for number in range(COUNT):
+            sent.append(await producer.send(topic, str(number).encode(), partition=number % 2))
+            if number % 7 == 0:
+                await asyncio.gather(*sent)
+            trouble(number, producer.client)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*sent)
+
+
+async def consume(kafka: EmbeddedKafka, topic: str, trouble: Trouble = nothing) -> list[list[int]]:
+    """Read all numbers, by partition."""
+    got: list[list[int]] = [[], []]
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=20, retry_backoff_ms=10
+    )
+    await consumer.start()
+    try:
+        assert isinstance(consumer._fetcher, LeanFetcher)
+        consumer.assign([TopicPartition(topic, number) for number in range(2)])
+        async with asyncio.timeout(30):
+            for step in itertools.count():
+                for messages in (await consumer.getmany(timeout_ms=200, max_records=10)).values():
+                    for message in messages:
+                        got[message.partition].append(int(message.value))
+                if sum(map(len, got)) >= COUNT:
+                    break
+                trouble(step, consumer._client)
+        assert not await consumer.getmany(timeout_ms=300)  # and nothing twice
+    finally:
+        await consumer.stop()
+    return got
+
+
+def lose_connection(every: int) -> Trouble:
+    def lose(number: int, client: Any) -> None:
+        if number % every == every - 1:
+            for (_, group), connection in list(client._conns.items()):
+                if group is ConnectionGroup.DEFAULT:
+                    connection.close()
+
+    return lose
+
+
+ALL = [list(range(0, COUNT, 2)), list(range(1, COUNT, 2))]
+
+
+def test_what_is_sent_comes_once_and_in_order_though_connections_are_lost(
+    kafka: EmbeddedKafka, fresh_name: Callable[[str], str]
+) -> None:
+    topic = fresh_name("lost-connections")
+
+    async def run() -> list[list[int]]:
+        await make_topic(kafka, topic)
+        await produce(kafka, topic, lose_connection(40))
+        return await consume(kafka, topic, lose_connection(5))
+
+    assert asyncio.run(run()) == ALL
+
+
+def test_what_a_broker_refuses_is_sent_and_read_again(
+    kafka: EmbeddedKafka, fresh_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, answers = fresh_name("refused"), itertools.count(1)
+    produced, fetched = (kafka_connection._DECODERS[kind] for kind in (ProduceRequest_v7, FetchRequest_v11))
+
+    def refuse_produced(frame: bytes, at: int) -> Any:
+        answer = produced(frame, at)
+        if next(answers) % 9:
+            return answer
+        told = [
+            (name, [(one[0], NOT_LEADER, *one[2:]) for one in partitions]) for name, partitions in answer.topics
+        ]
+        return ProduceResponse_v7(told, answer.throttle_time_ms)
+
+    def refuse_fetched(frame: bytes, at: int) -> Any:
+        answer = fetched(frame, at)
+        if next(answers) % 9:
+            return answer
+        told = [
+            (name, [(one[0], NOT_LEADER, *one[2:-1], b"") for one in partitions])
+            for name, partitions in answer.topics
+        ]
+        return FetchResponse_v11(answer.throttle_time_ms, answer.error_code, answer.session_id, told)
+
+    monkeypatch.setitem(kafka_connection._DECODERS, ProduceRequest_v7, refuse_produced)
+    monkeypatch.setitem(kafka_connection._DECODERS, FetchRequest_v11, refuse_fetched)
+
+    async def run() -> list[list[int]]:
+        await make_topic(kafka, topic)
+        await produce(kafka, topic)
+        return await consume(kafka, topic)
+
+    assert asyncio.run(run()) == ALL
+    assert next(answers) > 18
+
+
+class Relay:
+    """Stands between a client and the broker, and can swallow what the broker answers."""
+
+    def __init__(self, port: int) -> None:
+        self.is_silent = False
+        self.has_ended = asyncio.Event()
+        self._port = port
+
+    async def start(self) -> asyncio.Server:
+        return await asyncio.start_server(self._talk, "127.0.0.1", 0)
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        from_broker, to_broker = await asyncio.open_connection("127.0.0.1", self._port)
+        await asyncio.gather(self._pass_on(reader, to_broker), self._pass_on(from_broker, writer, is_answer=True))
+        self.has_ended.set()
+
+    async def _pass_on(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, is_answer: bool = False
+    ) -> None:
+        while some := await reader.read(1 << 16):
+            if not (is_answer and self.is_silent):
+                writer.write(some)
+        writer.close()
+
+
+def test_a_request_that_nobody_answers_ends_the_connection_in_its_time(
+    kafka: EmbeddedKafka, fresh_name: Callable[[str], str]
+) -> None:
+    topic = fresh_name("silent")
+
+    async def run() -> None:
+        await make_topic(kafka, topic)
+        relay = Relay(kafka.port)
+        async with await relay.start() as server:
+            connection = await create_conn(*server.sockets[0].getsockname()[:2], request_timeout_ms=600)
+            request = FetchRequest(20, 1, 1 << 20, 0, [(topic, [(0, 0, 1 << 20)])])
+            answers: asyncio.Queue[tuple[Any, Exception | None]] = asyncio.Queue()
+            # What is answered in time is no reason to end it, however long ago it was sent.
+            for _ in range(40):
+                assert connection.post(request, lambda *told: answers.put_nowait(told))
+                answer, error = await answers.get()
+                assert error is None
+                assert answer.topics[0][0] == topic
+            assert connection.connected()
+            relay.is_silent = True
+            begun_s = time.monotonic()
+            assert connection.post(request, lambda *told: answers.put_nowait(told))
+            async with asyncio.timeout(10):
+                answer, error = await answers.get()
+            assert isinstance(error, KafkaConnectionError)
+            assert isinstance(error.__cause__, TimeoutError)
+            assert time.monotonic() - begun_s > 0.5
+            assert not connection.connected()
+            assert not connection.post(request, lambda *_: None)
+            await relay.has_ended.wait()
+
+    asyncio.run(run())
