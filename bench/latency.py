@@ -1,15 +1,15 @@
 """How long does a tick take from the hands of its source to a prediction in the hands of a reader?
 
     python -m bench.latency [--rates 100,1000,10000,50000] [--seconds 20] [--symbols 8] [--websocket] [--json FILE]
-                            [--warm-seconds 40]
+                            [--partitions 4] [--warm-seconds 75]
 
 An open loop: ticks are due by a schedule that never waits for anything, and a tick's latency counts from the moment
 it was due, so that a stall is seen by every tick that it delays (no coordinated omission). Every role is a process
 of its own on one machine: embedded Apache Kafka, a sender with the sources' own publisher, a worker, a reader that
 consumes predictions, and with ``--websocket`` a gateway and a client of its feed. Percentiles are exact, over all
 ticks, and so is the sum of the stages. The first quarter of each run warms up and does not count. Brokers of
-production run for weeks: this one compiles itself to the end as they do, for which it is given ``--warm-seconds``
-of ticks before the first run.
+production run for weeks: this one has their compiler and collector, and compiles itself to the end before the first
+run, for which it is given ``--warm-seconds`` of ticks. Linux only.
 
 Stages: to_lane (due at the source, to the lane that consumed it), features, inference, publish, to_reader (handed
 to the producer, to the reader).
@@ -17,12 +17,12 @@ to the producer, to the reader).
 
 import argparse
 import asyncio
+import ctypes
 import json
 import os
 import platform
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from prometheus_client import CollectorRegistry
 from websockets.asyncio.client import connect
 
 from bench.spine import healthy, say
+from stream.clock import NS_PER_S
 from stream.compose import freeze_garbage
 from stream.demo.parts import Part, Role
 from stream.embedded.kafka import EmbeddedKafka
@@ -49,17 +50,23 @@ from stream.scheduling import yield_to_no_waker
 from stream.settings import Settings
 from stream.topics import PREDICTIONS, create_topics
 
-PARTITIONS = 4
 # Ticks are due at multiples of this.
 GRID_NS = 1_000_000
-# The embedded broker stops at the first compiler, to start quickly; of this variable Java takes the last word.
-_JAVA_OPTIONS = {"_JAVA_OPTIONS": "-XX:TieredStopAtLevel=4"}
+_TIMER_ABSTIME = 1  # of timerfd_settime
+# The embedded broker stops at the first compiler and has a small heap, to start quickly. Here it runs as Kafka's
+# own scripts start one; of this variable Java takes the last word.
+_JAVA_OPTIONS = {
+    "_JAVA_OPTIONS": "-XX:TieredStopAtLevel=4 -Xms1g -Xmx1g -XX:-UseShenandoahGC -XX:+UseG1GC "
+    "-XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 -XX:+ExplicitGCInvokesConcurrent"
+}
 _WARM_RATE_PER_S = 10_000.0
 QUANTILES = (50, 90, 99, 99.9, 99.99)
 _PATIENCE_S = 120.0
 
 
-async def send(bootstrap: str, rate_per_s: float, seconds: float, symbols: int, linger_ms: float) -> None:
+async def send(
+    bootstrap: str, partitions: int, rate_per_s: float, seconds: float, symbols: int, linger_ms: float
+) -> None:
     """The sender's process: quotes at an even rate, the symbols in turn, stamped with when they were due."""
     total = int(rate_per_s * seconds)
     ticks = empty_ticks(total)
@@ -70,7 +77,7 @@ async def send(bootstrap: str, rate_per_s: float, seconds: float, symbols: int, 
     ticks["bid"], ticks["ask"] = walk, walk + 0.01
     ticks["bid_size"] = ticks["ask_size"] = 100.0
     metrics = PublisherMetrics(CollectorRegistry())
-    async with TickPublisher(bootstrap, PARTITIONS, linger_ms, metrics) as publisher:
+    async with TickPublisher(bootstrap, partitions, linger_ms, metrics) as publisher:
         freeze_garbage()
         grid = Grid()
         first_ns = grid.next_ns() + 100 * GRID_NS
@@ -90,9 +97,13 @@ class Grid:
     """Wakes an event loop at every multiple of `GRID_NS`: its own timers are right to a millisecond only."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        libc = ctypes.CDLL(None, use_errno=True)  # os.timerfd_create is there from Python 3.13 on
+        self._fd = libc.timerfd_create(time.CLOCK_REALTIME, os.O_NONBLOCK | os.O_CLOEXEC)
+        interval_and_first = (ctypes.c_long * 4)(*divmod(GRID_NS, NS_PER_S), *divmod(self.next_ns(), NS_PER_S))
+        if self._fd < 0 or libc.timerfd_settime(self._fd, _TIMER_ABSTIME, interval_and_first, None) != 0:
+            raise OSError(ctypes.get_errno(), "the kernel gives no timer")
         self._event = asyncio.Event()
-        threading.Thread(target=self._run, daemon=True).start()
+        asyncio.get_running_loop().add_reader(self._fd, self._on_point)
 
     def next_ns(self) -> int:
         """Return the next point of the grid."""
@@ -104,10 +115,9 @@ class Grid:
         self._event.clear()
         return time.time_ns()
 
-    def _run(self) -> None:
-        while True:
-            time.sleep(max(0, self.next_ns() - time.time_ns()) / 1e9)
-            self._loop.call_soon_threadsafe(self._event.set)
+    def _on_point(self) -> None:
+        os.read(self._fd, 8)
+        self._event.set()
 
 
 class Reading:
@@ -123,12 +133,12 @@ class Reading:
         self.count += len(records)
 
 
-async def read_kafka(bootstrap: str, reading: Reading) -> None:
+async def read_kafka(bootstrap: str, partitions: int, reading: Reading) -> None:
     """Read every prediction from now on. Cancelling it is safe."""
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, fetch_max_wait_ms=100, auto_offset_reset="latest")
     await consumer.start()
     try:
-        consumer.assign([TopicPartition(PREDICTIONS, number) for number in range(PARTITIONS)])
+        consumer.assign([TopicPartition(PREDICTIONS, number) for number in range(partitions)])
         while True:
             for messages in (await consumer.getmany(timeout_ms=1000)).values():
                 for message in messages:
@@ -154,12 +164,12 @@ async def run_rate(
 ) -> dict[str, Any]:
     """Measure one rate; return its percentiles."""
     reading, frames = Reading(), list[tuple[int, str, int]]()
-    tasks = [asyncio.create_task(read_kafka(str(settings.kafka), reading))]
+    tasks = [asyncio.create_task(read_kafka(str(settings.kafka), settings.partitions, reading))]
     if arguments.websocket:
         tasks.append(asyncio.create_task(read_websocket(settings.gateway_port, frames)))
     await asyncio.sleep(1.0)
-    flags = [str(value) for value in (settings.kafka, rate_per_s, seconds, arguments.symbols, arguments.linger_ms)]
-    argv = [sys.executable, "-m", "bench.latency", "--send", *flags]
+    values = settings.kafka, settings.partitions, rate_per_s, seconds, arguments.symbols, arguments.linger_ms
+    argv = [sys.executable, "-m", "bench.latency", "--send", *map(str, values)]
     cpu_before_s = cpu_s(worker.pid)
     with Path("/dev/null").open("rb") as nothing:
         sender = Child("sender", Command(argv, Path.cwd()), root / "sender.log", nothing.fileno())
@@ -227,10 +237,13 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     rates = [float(text) for text in arguments.rates.split(",")]
     machine = {"cpu_count": os.cpu_count(), "python": platform.python_version()}
     report: dict[str, Any] = {"bench": "latency", "machine": machine, "symbols": arguments.symbols, "rates": []}
+    report["partitions"] = arguments.partitions
     os.environ.update(_JAVA_OPTIONS)
     with EmbeddedKafka(root) as kafka:
-        settings = Settings(kafka=kafka.bootstrap, data_dir=root, partitions=PARTITIONS, gateway_port=free_port())
-        await create_topics(kafka.bootstrap, PARTITIONS, 1, 24.0)
+        settings = Settings(
+            kafka=kafka.bootstrap, data_dir=root, partitions=arguments.partitions, gateway_port=free_port()
+        )
+        await create_topics(kafka.bootstrap, settings.partitions, 1, 24.0)
         parts = [Part(Role("worker", ["worker"], {}), settings, root)]
         if arguments.websocket:
             parts.append(Part(Role("gateway", ["gateway"], {}), settings, root))
@@ -259,15 +272,16 @@ def main() -> None:
     use_lean_clients()
     yield_to_no_waker()
     if sys.argv[1:2] == ["--send"]:
-        bootstrap, rate, seconds, symbols, linger_ms = sys.argv[2:]
-        uvloop.run(send(bootstrap, float(rate), float(seconds), int(symbols), float(linger_ms)))
+        bootstrap, partitions, rate, seconds, symbols, linger_ms = sys.argv[2:]
+        uvloop.run(send(bootstrap, int(partitions), float(rate), float(seconds), int(symbols), float(linger_ms)))
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rates", default="100,1000,10000,50000", help="ticks a second, with commas between")
     parser.add_argument("--seconds", type=float, default=20.0, help="of each rate")
     parser.add_argument("--symbols", type=int, default=8)
     parser.add_argument("--linger-ms", type=float, default=Settings().linger_ms, help="of the source's publisher")
-    parser.add_argument("--warm-seconds", type=float, default=40.0, help="of ticks before the first rate")
+    parser.add_argument("--partitions", type=int, default=Settings().partitions, help="of all topics: lanes")
+    parser.add_argument("--warm-seconds", type=float, default=75.0, help="of ticks before the first rate")
     parser.add_argument("--websocket", action="store_true", help="also through a gateway to a client of the feed")
     parser.add_argument("--json", type=Path, help="write the report here too")
     arguments = parser.parse_args()

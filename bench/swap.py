@@ -27,7 +27,7 @@ import uvloop
 from numpy.typing import NDArray
 
 from agents import features
-from bench.latency import PARTITIONS, Reading, read_kafka, summary
+from bench.latency import Reading, read_kafka, summary
 from bench.other_model import write_other_model
 from bench.spine import healthy, say
 from models.promotion import promote, read_models, rollback
@@ -48,8 +48,8 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure, and return the report."""
     root = Path(tempfile.mkdtemp(prefix="tickloom-swap-"))
     with EmbeddedKafka(root) as kafka:
-        settings = Settings(kafka=kafka.bootstrap, data_dir=root, partitions=PARTITIONS)
-        await create_topics(kafka.bootstrap, PARTITIONS, 1, 24.0)
+        settings = Settings(kafka=kafka.bootstrap, data_dir=root)
+        await create_topics(kafka.bootstrap, settings.partitions, 1, 24.0)
         registry = Registry(settings.registry_url)
         other = root / "other" / "model.onnx"
         write_other_model(settings.model, other, seed=1)
@@ -79,11 +79,11 @@ async def _swap_under_load(
 ) -> None:
     bootstrap = str(settings.kafka)
     told: dict[str, Any] = {"by": "bench", "available": features.NAMES}
-    reader = asyncio.create_task(read_kafka(bootstrap, reading))
+    reader = asyncio.create_task(read_kafka(bootstrap, settings.partitions, reading))
     await asyncio.sleep(1.0)
-    ordered = (bootstrap, arguments.rate, arguments.seconds, arguments.symbols, settings.linger_ms)
-    flags = [str(value) for value in ordered]
-    argv = [sys.executable, "-m", "bench.latency", "--send", *flags]
+    rate, seconds, symbols = arguments.rate, arguments.seconds, arguments.symbols
+    values = bootstrap, settings.partitions, rate, seconds, symbols, settings.linger_ms
+    argv = [sys.executable, "-m", "bench.latency", "--send", *map(str, values)]
     with Path("/dev/null").open("rb") as nothing:
         sender = Child("sender", Command(argv, Path.cwd()), root / "sender.log", nothing.fileno())
     try:

@@ -1,9 +1,9 @@
 """The compiled LSTM step: all rows of a call in order of arrival, each computed alone.
 
 Each row is the same sequence of float32 operations whatever stands beside it, and vectors run across the units of a
-layer, never along a sum: the order of every sum is the order of its inputs. No operation is contracted (a x b + c
-is rounded twice) or taken from a maths library, so that the bits are those of the plain numpy loop in
-`tests/models/step_in_numpy.py`, on every CPU.
+layer, never along a sum: the order of every sum is the order of its inputs, but in the heads, where it is that of
+`_answer`. No operation is contracted (a x b + c is rounded twice) or taken from a maths library, so that the bits
+are those of the plain numpy loop in `tests/models/step_in_numpy.py`, on every CPU.
 
 The inputs of the first layer do not depend on its state. So they are added up for `TILE` rows of the burst at a
 time, while a few rows of weights are at hand: with 80 features all weights are 57 kB, more than the processor's
@@ -111,7 +111,13 @@ def _answer(answer: Any, hidden: Any, heads: Any) -> None:
     units = len(hidden)
     for k in range(4):
         answer[k] += heads[units, k]
-    for u in range(units):
+    whole = units - units % TOGETHER
+    for u in range(0, whole, TOGETHER):
+        a, b, c, d = hidden[u], hidden[u + 1], hidden[u + 2], hidden[u + 3]
+        row_a, row_b, row_c, row_d = heads[u], heads[u + 1], heads[u + 2], heads[u + 3]
+        for k in range(4):  # in pairs: four columns are one vector, whose next sum waits for the one before
+            answer[k] += (a * row_a[k] + b * row_b[k]) + (c * row_c[k] + d * row_d[k])
+    for u in range(whole, units):
         value, row = hidden[u], heads[u]
         for k in range(4):
             answer[k] += value * row[k]

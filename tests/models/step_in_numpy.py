@@ -61,8 +61,12 @@ def step(weights: StepWeights, x: Any, h: Any, c: Any) -> tuple[Any, Any, Any]:
     for k in range(len(weights.direct)):
         answers = answers + scaled[:, k, None] * weights.direct[k]
     answers = answers + weights.heads_bias
-    for k in range(units):
-        answers = answers + current[:, k, None] * weights.heads[k]
+    said = [current[:, k, None] * weights.heads[k] for k in range(units)]
+    whole = units - units % 4
+    for k in range(0, whole, 4):
+        answers = answers + ((said[k] + said[k + 1]) + (said[k + 2] + said[k + 3]))
+    for k in range(whole, units):
+        answers = answers + said[k]
     likely = exp_of_negative(answers[:, :3] - answers[:, :3].max(axis=1, keepdims=True))
     answers[:, :3] = likely / ((likely[:, 0] + likely[:, 1]) + likely[:, 2])[:, None]
     smallest = np.finfo(np.float32).smallest_normal
