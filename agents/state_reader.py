@@ -11,6 +11,7 @@ from agents.checkpoint import is_newer
 from agents.periods import DEFAULT, Periods
 from agents.state import STATE, decode_state
 from agents.validate import MARKS, OUTCOMES
+from stream.ending import end_consumer
 from stream.records import TICK, Records, encode_symbol, partition_of
 from stream.topics import STATE_CHANGELOG
 
@@ -46,7 +47,7 @@ async def read_state(bootstrap: str, symbol: str) -> Records | None:
                     newest = message.value
         return None if newest is None else decode_state(newest)
     finally:
-        await consumer.stop()
+        await end_consumer(consumer)
 
 
 async def _count_partitions(bootstrap: str) -> int:

@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, OffsetOutOfRangeError
 
+from stream.ending import end_consumer
 from stream.errors import RecordError, SourceError
 from stream.records import TICK, Records, decode_block, join_records
 
@@ -103,7 +104,7 @@ async def _fetches(bootstrap: str, topic: str, from_ms: int, told: Told) -> Asyn
                 if blocks:
                     yield join_records(blocks)
     finally:
-        await consumer.stop()
+        await end_consumer(consumer)
     if unread:
         logger.warning("%s: %d of %d blocks cannot be read and were left out", topic, unread, total)
 

@@ -20,6 +20,7 @@ from mode.utils.queues import FlowControlEvent
 from yarl import URL
 
 from stream.consumer import StreamTransport
+from stream.ending import end_consumer
 from stream.errors import InvariantError, ServerError
 from stream.settings import Settings
 from stream.topics import APP_ID, broker
@@ -148,7 +149,7 @@ class TickloomApp(faust.App):
         except TimeoutError:
             raise ServerError(f"{tp.topic}[{tp.partition}]: the brokers do not give {start} to {end}") from None
         finally:
-            await reader.stop()
+            await end_consumer(reader)
 
     def _new_transport(self) -> StreamTransport:
         return StreamTransport(self.conf.broker_consumer, self)

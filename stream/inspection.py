@@ -10,6 +10,7 @@ from rich.table import Table
 
 from agents.periods import Periods
 from agents.state_reader import describe_state, read_state
+from stream.ending import end_consumer
 from stream.settings import Settings
 from stream.topics import broker, create_topics, topic_specs
 
@@ -42,7 +43,7 @@ async def topics(settings: Settings) -> list[dict[str, Any]]:
             )
         return rows
     finally:
-        await consumer.stop()
+        await end_consumer(consumer)
 
 
 async def state(settings: Settings, symbol: str) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from aiokafka.errors import (
     for_code,
 )
 
+from stream.ending import end_consumer
 from stream.errors import ServerError, SettingsError
 from stream.settings import Settings
 from stream.telemetry import Health
@@ -165,7 +166,7 @@ async def _go_to_the_start(address: str, partitions: int) -> None:
             "session is over"
         ) from None
     finally:
-        await consumer.stop()
+        await end_consumer(consumer)
 
 
 def broker(settings: Settings) -> str:

@@ -24,6 +24,7 @@ from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaError
 from aiokafka.structs import OffsetAndMetadata
 from numpy.typing import NDArray
 
+from stream.ending import end_consumer
 from stream.errors import InvariantError, RecordError, SinkUnavailable
 from stream.publisher import TickPublisher
 from stream.records import TICK, decode_block
@@ -73,10 +74,10 @@ class Bookmarks:
         try:
             await consumer.start()
         except KafkaError as error:
-            await consumer.stop()
+            await end_consumer(consumer)
             raise SinkUnavailable(f"Kafka at {self._bootstrap} does not answer: {error!r}") from error
         except BaseException:
-            await consumer.stop()
+            await end_consumer(consumer)
             raise
         consumer.assign(self._parts)
         consumer.pause(*self._parts)
@@ -86,7 +87,7 @@ class Bookmarks:
     async def __aexit__(self, *_: object) -> None:
         """Disconnect; nothing is written."""
         if self._consumer is not None:
-            await self._consumer.stop()
+            await end_consumer(self._consumer)
             self._consumer = None
 
     async def load(self) -> NDArray[np.uint64]:
