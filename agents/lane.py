@@ -142,12 +142,7 @@ class Lane:
             is_quiet = self.timeline.is_quiet(offset)
         consumed_ns = self.clock()
         ticks = join_records([block for _, block in blocks])
-        sizes = [len(block) for _, block in blocks]
-        source = _Source(
-            ticks,
-            np.repeat(np.array([offset for offset, _ in blocks], np.int64), sizes),
-            np.concatenate([np.arange(size, dtype=np.uint32) for size in sizes]),
-        )
+        source = _Source(ticks, *_places(blocks))
         step = self.windows.step(ticks, source.offsets)
         features_ns = self.clock()
         predictions = self._predict(source, step, self.predictor) if is_quiet else self._predict_mixed(source, step)
@@ -256,6 +251,16 @@ class Lane:
             )
         state["model_id"], state["model_steps"] = predictor.model_id, kept
         self.windows.dirty[row] = True
+
+
+def _places(blocks: Blocks) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """Return of each tick the offset of its block, and its place in it."""
+    if len(blocks) == 1:  # the rule, and three times as fast
+        offset, block = blocks[0]
+        return np.full(len(block), offset, np.int64), np.arange(len(block), dtype=np.uint32)
+    sizes = [len(block) for _, block in blocks]
+    offsets = np.repeat(np.array([offset for offset, _ in blocks], np.int64), sizes)
+    return offsets, np.concatenate([np.arange(size, dtype=np.uint32) for size in sizes])
 
 
 def compile_kernels(predictor: Predictor) -> None:

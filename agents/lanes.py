@@ -18,7 +18,8 @@ skips, and what does not come it reads again itself.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, Final
 
 import numpy as np
@@ -112,26 +113,31 @@ class Lanes:
     async def _consume(self, stream: Any) -> None:
         """The Faust agent: every block of ticks of every partition that this worker owns.
 
-        What Faust hands over is one message of each fetch, a bell; the blocks are in the consumer's inbox. Those
-        that wait there are applied together, up to a bound: the cost of a call to the kernel, to the model and to
-        the producer is then shared, and a backlog is worked off many times faster. When nothing waits, which is the
-        rule, a block is applied at once.
+        Faust hands over the first message after a start; from then on the agent empties the consumer's inbox
+        whenever something has come. Blocks that wait there are applied together, up to a bound: the cost of a call
+        to the kernel, to the model and to the producer is then shared, and a backlog is worked off many times
+        faster. When nothing waits, which is the rule, a block is applied at once.
         """
         async for _ in stream.noack().events():
-            generation, inbox = self.app.consumer.take()
             try:
-                taken_bytes = 0
-                for tp, messages in inbox.items():
-                    for portion in _portions(messages):
-                        await self._process(tp, portion, generation)
-                        taken_bytes += sum(len(message.value or b"") for message in portion)
-                        if taken_bytes >= _TURN_BYTES:
-                            taken_bytes = 0
-                            await asyncio.sleep(0)  # the producer's turn
+                async with aclosing(self.app.consumer.takes()) as takes:
+                    async for generation, inbox in takes:
+                        await self._empty(generation, inbox)
             except Exception as error:
                 # Faust would start the agent anew without these blocks, and the state would have them all the same.
                 await self._crash(error)
                 raise
+
+    async def _empty(self, generation: int, inbox: Mapping[Any, list[Any]]) -> None:
+        """Apply what was taken from the inbox: messages by partition."""
+        taken_bytes = 0
+        for tp, messages in inbox.items():
+            for portion in _portions(messages):
+                await self._process(tp, portion, generation)
+                taken_bytes += sum(len(message.value or b"") for message in portion)
+                if taken_bytes >= _TURN_BYTES:
+                    taken_bytes = 0
+                    await asyncio.sleep(0)  # the producer's turn
 
     async def _process(self, tp: Any, messages: Sequence[Any], generation: int) -> None:
         # What the agent still holds when its partitions are taken away, or from before, comes again.

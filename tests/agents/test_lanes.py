@@ -105,6 +105,37 @@ async def test_a_partition_that_looks_for_where_it_goes_on_stops_nobody(
         consumer.verify_event_path(time.monotonic(), TopicPartition("taken-away", 0))
 
 
+async def test_after_the_first_message_ticks_go_past_faust_and_an_agent_that_is_started_anew_goes_on(
+    kafka_io: Kafka, new_worker: NewWorker
+) -> None:
+    feed = Feed()
+    async with new_worker("w1") as worker:
+        consumer, (agent,) = worker.app.consumer, worker.app.agents.values()
+        await kafka_io.send(trades(feed, "BELL", 10))
+        await until(lambda: worker.metrics.predictions >= 80, "the first ticks are predicted")
+        (before,) = agent._actors
+        hand_over, handed_over = consumer.callback, list[Any]()
+
+        def noted(message: Any) -> Any:
+            handed_over.append(message.topic)
+            return hand_over(message)
+
+        consumer.callback = noted
+        since = time.monotonic()
+        for count in range(2, 8):
+            await kafka_io.send(trades(feed, "BELL", 10))
+            await until(lambda count=count: worker.metrics.predictions >= 80 * count, "later ticks are predicted")
+        assert handed_over.count(TICKS) == 0
+        inbound = worker.app.monitor.stream_inbound_time
+        assert {tp.partition for tp in consumer.starts if inbound[tp] > since} == set(range(PARTITIONS))
+        before.actor_task.cancel()
+        await until(lambda: set(agent._actors) - {before}, "Faust has started the agent anew")
+        await kafka_io.send(trades(feed, "BELL", 10))
+        await until(lambda: worker.metrics.predictions >= 640, "ticks after it are predicted")
+        assert handed_over.count(TICKS) >= 1
+    assert identities(await kafka_io.predictions("BELL")) == undisturbed(await kafka_io.ticks("BELL"))
+
+
 async def test_an_offset_is_committed_only_once_the_state_that_saw_it_is_kept(
     kafka_io: Kafka, new_worker: NewWorker
 ) -> None:
