@@ -18,7 +18,7 @@ skips, and what does not come it reads again itself.
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -30,7 +30,7 @@ from agents.checkpoint import LastBlock, marker_row
 from agents.lane import Lane
 from agents.metrics import LaneMetrics
 from agents.outlet import Outlet
-from agents.owned import OwnedLane
+from agents.owned import OwnedLane, portions
 from agents.recovery import Recovery, made_anew
 from agents.swapping import Models, Swapping
 from agents.swaps import Swap
@@ -42,8 +42,6 @@ from stream.topics import STATE_TABLE, TICKS
 
 logger = logging.getLogger(__name__)
 
-# Blocks that wait are applied together up to this size: about 1,200 ticks, some 10 ms of work for the event loop.
-_MAX_TOGETHER_BYTES: Final = 128 << 10
 # After so much the producer has its turn. Before it, what the lanes of one fetch say goes out as one request.
 _TURN_BYTES: Final = 32 << 10
 # Blocks that are read again come in portions of so many.
@@ -113,10 +111,9 @@ class Lanes:
     async def _consume(self, stream: Any) -> None:
         """The Faust agent: every block of ticks of every partition that this worker owns.
 
-        Faust hands over the first message after a start; from then on the agent empties the consumer's inbox
-        whenever something has come. Blocks that wait there are applied together, up to a bound: the cost of a call
-        to the kernel, to the model and to the producer is then shared, and a backlog is worked off many times
-        faster. When nothing waits, which is the rule, a block is applied at once.
+        Faust hands over the first message after a start; from then on the agent empties the consumer's inbox.
+        Blocks that wait there are applied together, up to a bound: they share the cost of a call to the kernel, the
+        model and the producer. When nothing waits, which is the rule, a block is applied at once.
         """
         async for _ in stream.noack().events():
             try:
@@ -132,7 +129,7 @@ class Lanes:
         """Apply what was taken from the inbox: messages by partition."""
         taken_bytes = 0
         for tp, messages in inbox.items():
-            for portion in _portions(messages):
+            for portion in portions(messages):
                 await self._process(tp, portion, generation)
                 taken_bytes += sum(len(message.value or b"") for message in portion)
                 if taken_bytes >= _TURN_BYTES:
@@ -390,15 +387,3 @@ class Lanes:
         self.failure = error
         self.health.fail("lanes", str(error))
         await self.app.crash(error)
-
-
-def _portions(messages: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    """Cut what waits into what is applied together."""
-    start, size_bytes = 0, 0
-    for index, message in enumerate(messages):
-        size_bytes += len(message.value or b"")
-        if size_bytes >= _MAX_TOGETHER_BYTES:
-            yield messages[start : index + 1]
-            start, size_bytes = index + 1, 0
-    if start < len(messages):
-        yield messages[start:]
