@@ -44,7 +44,7 @@ _SETTINGS: dict[str, object] = {
     "group.min.session.timeout.ms": 500,
     "message.max.bytes": 8 * _MIB,
     # Disk is bounded by size alone. By age would delete replayed history at once, as its records carry old times.
-    "log.segment.bytes": 128 * _MIB,  # a new one takes the broker some 50 ms
+    "log.segment.bytes": 32 * _MIB,
     "log.retention.bytes": 256 * _MIB,
     "log.retention.ms": -1,
     "log.retention.check.interval.ms": 30_000,
