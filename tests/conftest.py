@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from stream.embedded.clickhouse import EmbeddedClickHouse
 from stream.embedded.kafka import EmbeddedKafka
@@ -16,6 +17,10 @@ from stream.kafka_loops import use_lean_clients
 # Two files of tests run at a time; threads of libraries that wait for each other by spinning would take minutes.
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
     os.environ.setdefault(variable, "1")
+
+# The first example may have to compile a kernel, and machines are shared: how long one takes says nothing.
+settings.register_profile("tickloom", parent=settings(), deadline=None)
+settings.load_profile("tickloom")
 
 use_lean_clients()  # as every role of the product does
 

@@ -110,7 +110,7 @@ def test_numbers_that_do_not_agree_are_never_a_new_numbering() -> None:
     assert Verdicts().of(*ticks) == ["accepted"] + ["bad_sequence"] * 50
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.lists(st.tuples(st.integers(0, 299), st.integers(1, 60)), max_size=6))
 def test_what_a_source_sends_again_changes_nothing(seed: int, repeats: list[tuple[int, int]]) -> None:
     # But for a number that is wrong and possible: its copy comes, for all we know, after a real gap.
@@ -414,7 +414,7 @@ def test_the_dirty_market_has_a_case_of_everything() -> None:
     assert missing == {"already_applied", "unknown_symbol", "wrong_partition", "too_many_symbols", "negative_size"}
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(1, 399), max_size=12))
 def test_no_verdict_depends_on_how_ticks_were_cut(seed: int, cuts: list[int]) -> None:
     rng = np.random.default_rng(seed)
@@ -432,7 +432,7 @@ def test_no_verdict_depends_on_how_ticks_were_cut(seed: int, cuts: list[int]) ->
     assert pieces.states.tobytes() == whole.states.tobytes()
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.lists(st.integers(0, 9), min_size=3, max_size=3))
 def test_a_replay_after_a_crash_gives_the_same_verdicts(seed: int, checkpoints: list[int]) -> None:
     """Each symbol's row is of a checkpoint of its own, and all blocks come again."""

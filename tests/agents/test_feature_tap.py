@@ -73,7 +73,7 @@ def test_a_tick_out_of_order_begins_no_span() -> None:
     assert FeatureTap(new_lane().windows, 10).take(output)["seq"].tolist() == [1]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(
     seed=st.integers(0, 2**32 - 1),
     cuts=st.lists(st.integers(1, 299), min_size=2, max_size=30),

@@ -126,7 +126,7 @@ PERIODS = st.builds(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(periods=PERIODS, seed=st.integers(0, 2**32 - 1), count=st.sampled_from([1, 2, 30, 400, 1500]))
 def test_every_feature_equals_the_batch_answer_for_any_periods(periods: Periods, seed: int, count: int) -> None:
     ticks = random_market(np.random.default_rng(seed), count, symbols=1)
@@ -257,7 +257,7 @@ def nasty_ticks(draw: st.DrawFn) -> Records:
     return ticks
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(nasty_ticks())
 def test_features_are_finite_and_in_their_ranges_whatever_is_legal(ticks: Records) -> None:
     rows, reasons = run(ticks, Windows(LATENESS_NS, FUTURE_NS, outlier_bps=np.inf))
@@ -282,7 +282,7 @@ def test_features_are_finite_and_in_their_ranges_whatever_is_legal(ticks: Record
         assert rows[:, COLUMN[name]].min() >= 0
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.binary(min_size=TICK.itemsize, max_size=TICK.itemsize), min_size=1, max_size=30))
 def test_random_bytes_never_stop_the_kernel(raw: list[bytes]) -> None:
     ticks = np.frombuffer(b"".join(raw), TICK).copy()

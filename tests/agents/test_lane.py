@@ -129,7 +129,7 @@ def test_blocks_that_are_applied_together_keep_their_offsets_and_positions() -> 
     assert together.rejected.tobytes() == rejected.tobytes()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), cuts=st.lists(st.integers(1, 399), max_size=30), together=st.integers(1, 4))
 def test_predictions_do_not_depend_on_how_ticks_are_cut_into_blocks(
     seed: int, cuts: list[int], together: int
@@ -171,7 +171,7 @@ crashes = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), cuts=st.lists(st.integers(1, 399), min_size=5, max_size=40), plan=crashes)
 def test_being_killed_anywhere_changes_nothing(
     seed: int, cuts: list[int], plan: list[tuple[int, float, int]]

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from agents.outcomes import Costs, OutcomeJoin
@@ -143,7 +143,6 @@ def told(outcomes: Records) -> dict[Any, bytes]:
 
 
 @given(drawn=steps, data=st.data())
-@settings(deadline=None)
 def test_outcomes_do_not_depend_on_how_predictions_were_cut_into_blocks(drawn: Any, data: st.DataObject) -> None:
     rows = drawn_rows(drawn)
     cuts = sorted(data.draw(st.sets(st.integers(0, len(rows)))))
@@ -151,7 +150,6 @@ def test_outcomes_do_not_depend_on_how_predictions_were_cut_into_blocks(drawn: A
 
 
 @given(drawn=steps, data=st.data())
-@settings(deadline=None)
 def test_a_restart_anywhere_gives_each_outcome_once_and_the_same(drawn: Any, data: st.DataObject) -> None:
     rows = drawn_rows(drawn)
     offsets = np.arange(len(rows))

@@ -35,7 +35,7 @@ def later(ticks: Records, by_ns: int, number: int) -> Records:
     return moved
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), first=st.integers(1, 400), cuts=st.lists(st.integers(1, 799), max_size=6))
 def test_after_a_gap_every_row_is_that_of_a_new_symbol(seed: int, first: int, cuts: list[int]) -> None:
     rng = np.random.default_rng(seed)

@@ -137,7 +137,7 @@ def in_plain_words(plan: Plan, blocks: Blocks) -> dict[Identity, tuple[int, byte
     return answers
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(seed=st.integers(0, 2**32 - 1), cuts=many_cuts, plan=plans)
 def test_each_tick_is_predicted_by_the_model_that_its_symbol_is_due_for(
     seed: int, cuts: list[int], plan: Plan
@@ -156,7 +156,7 @@ def test_each_tick_is_predicted_by_the_model_that_its_symbol_is_due_for(
     assert expected == {}
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), cuts=many_cuts, plan=plans, together=st.integers(2, 50))
 def test_a_swap_gives_the_same_bytes_however_blocks_are_put_together(
     seed: int, cuts: list[int], plan: Plan, together: int
@@ -178,7 +178,7 @@ crashes = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**32 - 1), cuts=many_cuts, plan=plans, crashed=crashes, together=st.integers(1, 4))
 def test_being_killed_anywhere_around_a_swap_changes_nothing(
     seed: int, cuts: list[int], plan: Plan, crashed: list[tuple[int, float, int]], together: int

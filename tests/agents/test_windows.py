@@ -39,7 +39,7 @@ def outcome(target: Windows, blocks: list[Records], together: int = 1) -> dict[s
     return whole | {"states": states.tobytes(), "outcomes": target.outcomes.tobytes()}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 2**32 - 1),
     count=st.sampled_from([1, 7, 100, 512]),
@@ -178,7 +178,7 @@ def test_loaded_rows_go_on_where_they_were() -> None:
     assert done.seq.tobytes() == expected.seq.tobytes()
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), at=st.integers(1, 599), gap_s=st.sampled_from([0.0, 0.2]))
 def test_a_recovery_from_bytes_anywhere_ends_in_the_same_bytes(seed: int, at: int, gap_s: float) -> None:
     ticks = random_market(np.random.default_rng(seed), 600, symbols=2, bad=0.05)

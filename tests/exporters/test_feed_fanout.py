@@ -112,7 +112,7 @@ STEPS = st.lists(
 
 
 @given(first=st.lists(WANTED, min_size=4, max_size=4), steps=STEPS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_every_client_ends_at_the_newest_and_what_was_left_out_adds_up(
     first: list[tuple[str, str]], steps: list[Any]
 ) -> None:

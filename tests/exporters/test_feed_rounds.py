@@ -91,7 +91,7 @@ STEPS = st.lists(
 
 
 @given(steps=STEPS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_whatever_comes_when_everybody_gets_what_he_follows_once_and_in_order(steps: list[Any]) -> None:
     async def run() -> None:
         channel = Channel()

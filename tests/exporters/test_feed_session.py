@@ -63,7 +63,6 @@ messages = st.one_of(
 
 @settings(
     max_examples=25,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(said=st.lists(messages, min_size=1, max_size=MAX_INBOUND_PER_S - 5))

@@ -152,7 +152,7 @@ async def test_what_seldom_changes_is_right_after_it_did(
 
 
 @given(data=st.data())
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_the_newest_wins_under_shuffled_and_repeated_batches(
     valkey: EmbeddedValkey, fresh_name: Callable[[str], str], make_rows: Any, data: st.DataObject
 ) -> None:

@@ -48,7 +48,7 @@ def test_the_features_are_those_of_a_live_lane_to_the_bit(ticks: Any, rows: Hist
     assert np.concatenate(seen).tobytes() == rows.features.tobytes()
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(cuts=st.sets(st.integers(1, 5999), max_size=8))
 def test_a_recording_may_come_in_chunks_of_any_size(ticks: Any, rows: HistoryRows, cuts: set[int]) -> None:
     again = history(iter(np.split(ticks, sorted(cuts))), LATENESS_NS)
@@ -123,7 +123,7 @@ def test_a_symbol_that_fell_silent_has_no_labels_from_other_symbols_ticks() -> N
     assert label(rows, 50, 1.0, 50.0).known.tolist() == [False, True, True, False]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 10_000), ticks_ahead=st.integers(1, 30))
 def test_a_label_by_ticks_looks_as_many_ticks_of_its_symbol_ahead(seed: int, ticks_ahead: int) -> None:
     generator = np.random.default_rng(seed)
@@ -204,7 +204,7 @@ def all_labels(rows: HistoryRows) -> Labels:
     )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(pieces=st.integers(1, 40), burn_in=st.integers(0, 20), seed=st.integers(0, 1000))
 def test_every_row_of_the_span_is_in_one_stream_once_and_in_order(pieces: int, burn_in: int, seed: int) -> None:
     generator = np.random.default_rng(seed)

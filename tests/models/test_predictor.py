@@ -107,7 +107,7 @@ def test_answers_agree_with_an_lstm_in_float64(pair: tuple[Engine, Any]) -> None
         np.testing.assert_allclose(out[rows == row], expected, atol=2e-6)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), symbols=st.integers(1, SYMBOLS), data=st.data())
 def test_no_bit_depends_on_how_rows_were_cut_into_calls(
     pair: tuple[Engine, Any], seed: int, symbols: int, data: st.DataObject
@@ -121,7 +121,7 @@ def test_no_bit_depends_on_how_rows_were_cut_into_calls(
     assert cut_states.tobytes() == whole_states.tobytes()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_no_bit_depends_on_the_order_of_other_symbols(pair: tuple[Engine, Any], seed: int) -> None:
     predictor, _ = pair

@@ -148,7 +148,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]
     left[0] = 10**9
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=st.lists(st.integers(0, 14), min_size=1, max_size=3))
 def test_a_publication_that_is_cut_off_anywhere_leaves_a_whole_version_or_none(
     steps: list[int], model: Path, tmp_path_factory: pytest.TempPathFactory, crash_at: Callable[[int], None]

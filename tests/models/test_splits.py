@@ -58,7 +58,7 @@ def check_purged(rows: HistoryRows, labels: Labels, split: Split, embargo_ns: in
     assert (split.train.astype(int) + split.validation + split.test).max() == 1
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(horizon=horizons, seed=st.integers(0, 10_000), embargo_s=st.integers(0, 300))
 def test_a_label_counts_where_it_ends_before_the_embargo_of_the_next_span(
     horizon: Horizon, seed: int, embargo_s: int
@@ -77,7 +77,7 @@ def test_a_label_counts_where_it_ends_before_the_embargo_of_the_next_span(
     check_purged(rows, labels, split, embargo_s * S)
 
 
-@settings(deadline=None, max_examples=10)
+@settings(max_examples=10)
 @given(horizon=horizons, seed=st.integers(0, 10_000), embargo_s=st.sampled_from([0, 60, 600]))
 def test_a_fold_learns_from_the_days_before_and_is_tested_on_its_day(
     horizon: Horizon, seed: int, embargo_s: int

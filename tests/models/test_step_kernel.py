@@ -30,7 +30,7 @@ def pair(request: pytest.FixtureRequest, random_model: Callable[..., Any]) -> tu
     return CompiledPredictor.build(artifact), read_step(artifact.graph, width, layers, units)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([1e-30, 1e-3, 1.0, 30.0, 1e6]))
 def test_every_bit_is_that_of_the_same_operations_in_numpy(
     pair: tuple[CompiledPredictor, StepWeights], seed: int, scale: float

@@ -66,7 +66,7 @@ def test_outcomes_are_scored_by_model_and_the_worse_one_is_found_out() -> None:
     assert watch.trials[FALLBACK].e_value > 10 < watch.trials[PREVIOUS].e_value
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(killed=st.integers(1, ROWS - 1))
 def test_a_restart_scores_each_outcome_once(killed: int) -> None:
     whole, before = new_watch(), new_watch()

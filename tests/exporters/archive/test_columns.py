@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporters.archive.columns import RECORDS, Block, block_bytes, is_storable, to_blocks, to_parquet, to_table
@@ -28,7 +28,6 @@ def texts(dtype: np.dtype) -> list[tuple[int, int]]:
     return found
 
 
-@settings(deadline=None)
 @given(data=st.data(), topic=st.sampled_from(sorted(RECORDS)))
 def test_any_bytes_with_texts_of_ascii_come_back_to_the_bit(data: st.DataObject, topic: str) -> None:
     dtype = RECORDS[topic]

@@ -78,7 +78,7 @@ def globbed(root: Path) -> list[tuple[int, int]]:
     return sorted(zip(table["kafka_offset"].to_pylist(), table["kafka_index"].to_pylist(), strict=True))
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     deaths=st.lists(st.integers(0, 9), max_size=6),
     cuts=st.lists(st.integers(1, 9), min_size=3, max_size=12),

@@ -116,7 +116,7 @@ def test_latencies_are_those_of_the_predictions_to_three_digits(undisturbed: str
 
 
 @given(data=st.data())
-@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_replays_that_are_cut_differently_leave_bars_and_latencies_as_they_were(
     clickhouse: EmbeddedClickHouse, fresh_name: Any, day: MarketDay, undisturbed: str, data: st.DataObject
 ) -> None:

@@ -1,7 +1,7 @@
 """Symbols are found again from the different ones, in the order in which these came first."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from exporters.clickhouse.distinct import distinct_symbols
@@ -10,7 +10,6 @@ symbols = st.lists(st.binary(max_size=24).map(lambda name: name.rstrip(b"\0")), 
 
 
 @given(symbols)
-@settings(deadline=None)  # the first one compiles
 def test_symbols_come_back(names: list[bytes]) -> None:
     values = np.array(names, "S24")
     firsts, codes = distinct_symbols(values)

@@ -72,7 +72,7 @@ rows_of = st.integers(1, 40).flatmap(
 
 
 @given(rows=rows_of)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_what_goes_in_comes_out(client: Client, rows: dict[str, Any]) -> None:
     count = len(rows["time"])
     values = {name: np.frombuffer(rows[name], kind) for name, kind in TYPES.items()}

@@ -23,7 +23,7 @@ def session(clickhouse: EmbeddedClickHouse) -> Iterator[Session]:
         yield made
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50, deadline=None)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_a_value_is_bound_whatever_is_in_it(session: Session, value: str) -> None:
     assert session.rows("SELECT {it:String} AS it", {"it": value}) == [{"it": value}]

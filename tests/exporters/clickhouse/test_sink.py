@@ -54,7 +54,7 @@ async def test_the_same_batch_again_is_not_even_written(sink: PredictionSink, ur
 
 
 @given(data=st.data())
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 async def test_replays_that_are_cut_differently_leave_the_view_exact(
     clickhouse: EmbeddedClickHouse, fresh_name: Callable[[str], str], make_rows: Any, data: st.DataObject
 ) -> None:

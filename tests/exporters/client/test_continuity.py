@@ -323,7 +323,7 @@ def go_on(world: World, chance: random.Random, allowed: Callable[[str, int], boo
         steps[what]()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 2**32 - 1), st.booleans(), st.booleans())
 def test_whatever_two_gateways_go_through_the_sequence_is_whole_or_it_was_told(
     seed: int, keeps: bool, one_stays: bool

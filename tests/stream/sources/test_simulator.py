@@ -28,7 +28,7 @@ def long_run() -> Records:
 
 
 @given(st.lists(st.integers(1, 700), min_size=1, max_size=12), st.integers(0, 2**64 - 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_stream_does_not_depend_on_how_it_is_cut(counts: list[int], seed: int) -> None:
     whole = market(seed).chunk(sum(counts))
     cut = market(seed)
@@ -36,7 +36,7 @@ def test_the_stream_does_not_depend_on_how_it_is_cut(counts: list[int], seed: in
 
 
 @given(st.lists(st.integers(0, 900_000_000), min_size=1, max_size=12), st.integers(1, 50))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_steps_of_time_cut_the_same_stream(steps_ns: list[int], limit: int) -> None:
     cut = market()
     now_ns, parts = START_NS, []
