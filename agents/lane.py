@@ -5,8 +5,7 @@ the ticks were cut into blocks and whichever process ran it. `agents/lanes.py` c
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,18 +35,17 @@ from stream.records import (
 _NOTHING: Final = np.zeros(0, REJECTED)
 
 
-@dataclass(frozen=True)
-class LaneOutput:
+class LaneOutput(NamedTuple):
     """What blocks of ticks became."""
 
     predictions: Records  # PREDICTION[A], one for each accepted tick, in order
     rejected: Records  # REJECTED[R]
     has_marks: bool  # whether any accepted tick was odd: `stream.records.Mark`
+    stamps_ns: tuple[int, int, int]  # our clock when the last ticks were consumed, had features, had predictions
     steps: tuple[Step, ...]  # what the predictions were made of, in order; the last one is of views, as `Step` says
 
 
-@dataclass(frozen=True)
-class _Source:
+class _Source(NamedTuple):
     """The ticks of some blocks, N in all, and where each came from."""
 
     ticks: Records  # TICK[N]
@@ -107,11 +105,12 @@ class Lane:
         for group in groups:
             output = self._apply(group)
             steps = tuple(step.only(np.arange(len(step.rows))) for step in output.steps)
-            outputs.append(LaneOutput(output.predictions, output.rejected, output.has_marks, steps))
+            outputs.append(output._replace(steps=steps))
         return LaneOutput(
             np.concatenate([output.predictions for output in outputs]),
             np.concatenate([output.rejected for output in outputs]),
             any(output.has_marks for output in outputs),
+            outputs[-1].stamps_ns,
             tuple(step for output in outputs for step in output.steps),
         )
 
@@ -148,10 +147,10 @@ class Lane:
         predictions = self._predict(source, step, self.predictor) if is_quiet else self._predict_mixed(source, step)
         predictions["consumed_ns"] = consumed_ns
         predictions["features_ns"] = features_ns
-        predictions["inferred_ns"] = self.clock()
+        predictions["inferred_ns"] = inferred_ns = self.clock()
         all_accepted = len(step.rows) == len(ticks)
         rejected = _NOTHING if all_accepted else self._rejected(source, step.reason)
-        return LaneOutput(predictions, rejected, bool(step.marks.any()), (step,))
+        return LaneOutput(predictions, rejected, step.has_marks, (consumed_ns, features_ns, inferred_ns), (step,))
 
     def changed(self) -> NDArray[np.int64]:
         """Return the rows of the symbols that `take` has not had since they changed."""
@@ -257,7 +256,9 @@ def _places(blocks: Blocks) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
     """Return of each tick the offset of its block, and its place in it."""
     if len(blocks) == 1:  # the rule, and three times as fast
         offset, block = blocks[0]
-        return np.full(len(block), offset, np.int64), np.arange(len(block), dtype=np.uint32)
+        offsets = np.empty(len(block), np.int64)
+        offsets.fill(offset)
+        return offsets, np.arange(len(block), dtype=np.uint32)
     sizes = [len(block) for _, block in blocks]
     offsets = np.repeat(np.array([offset for offset, _ in blocks], np.int64), sizes)
     return offsets, np.concatenate([np.arange(size, dtype=np.uint32) for size in sizes])

@@ -19,7 +19,6 @@ NAMED_SYMBOLS = 100
 OTHER = "other"
 
 _ALL_MARKS = np.uint32(sum(MARKS))
-_WORKER_STAMPS = ["consumed_ns", "features_ns", "inferred_ns", "published_ns"]
 
 
 class LaneMetrics:
@@ -46,8 +45,8 @@ class LaneMetrics:
         registry.register(self.stages)
         registry.register(self)
 
-    def on_blocks(self, blocks: int, lane: Lane, output: LaneOutput) -> None:
-        """Count what blocks became."""
+    def on_blocks(self, blocks: int, lane: Lane, output: LaneOutput, published_ns: int) -> None:
+        """Count what blocks became, which was handed to the producer then."""
         self.blocks["applied"] += blocks
         self.symbols[lane.partition] = lane.windows.count
         self.models.serving[lane.partition] = lane.predictor.model_id
@@ -59,14 +58,14 @@ class LaneMetrics:
         self.predictions += count
         stages = self.stages.stages
         # The stages inside the worker are the same for all predictions of a call.
-        consumed, computed, inferred, published = predictions[-1][_WORKER_STAMPS].item()
+        consumed, computed, inferred = output.stamps_ns
         if count == 1:
             stages["source_to_consumed"].record_one(consumed - int(predictions[0]["recv_ns"]))
         else:
             stages["source_to_consumed"].record(consumed - predictions["recv_ns"])
         stages["features"].record_one(computed - consumed, count)
         stages["inference"].record_one(inferred - computed, count)
-        stages["publish"].record_one(published - inferred, count)
+        stages["publish"].record_one(published_ns - inferred, count)
 
     def _count_odd(self, lane: Lane, output: LaneOutput) -> None:
         rejected, predictions = output.rejected, output.predictions

@@ -47,8 +47,8 @@ class Outlet:
         for group in groups:
             await self._await_record(owned, group[-1][0])
             output = owned.lane.apply(group)
-            await self._send(owned, output)
-            self._metrics.on_blocks(len(group), owned.lane, output)
+            published_ns = await self._send(owned, output)
+            self._metrics.on_blocks(len(group), owned.lane, output, published_ns)
             if owned.lane.shadows:
                 await self._shadow(owned, output)
             if len(groups) > 1:
@@ -81,8 +81,9 @@ class Outlet:
                 await asyncio.shield(acknowledged)
                 self._metrics.models.wait_seconds.observe(time.monotonic() - begun_s)
 
-    async def _send(self, owned: OwnedLane, output: LaneOutput) -> None:
-        output.predictions["published_ns"] = owned.lane.clock()
+    async def _send(self, owned: OwnedLane, output: LaneOutput) -> int:
+        """Send what comes of blocks; return when it began."""
+        output.predictions["published_ns"] = published_ns = owned.lane.clock()
         for topic, records in ((PREDICTIONS, output.predictions), (REJECTED_TICKS, output.rejected)):
             owned.sends += await self._send_blocks(topic, records, owned.lane.partition)
         if owned.tap is not None:
@@ -90,6 +91,7 @@ class Outlet:
             per_block = features_per_block(features.COUNT)
             owned.sends += await self._send_blocks(FEATURES, rows, owned.lane.partition, per_block)
             self._metrics.feature_rows += len(rows)
+        return published_ns
 
     async def _shadow(self, owned: OwnedLane, output: LaneOutput) -> None:
         """Send what challengers predict. Nobody waits for it, and what fails is counted and stays so."""

@@ -25,7 +25,7 @@ _WORDS: Final = SYMBOL_BYTES // 8
 _TICK_WORDS: Final = TICK.itemsize // 8
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # frozen, it would take four times as long to make
 class Step:
     """What one call of `Windows.step` did. A = accepted ticks, N = its ticks.
 
@@ -42,9 +42,10 @@ class Step:
     feature_hash: NDArray[np.uint64]  # [A] of the row's bits: as stream/records.py says
     marks: NDArray[np.uint32]  # [A] bits of `Mark`
     reason: NDArray[np.uint8]  # [N] 0 accepted, or another of agents.validate.OUTCOMES
+    has_marks: bool  # whether any accepted tick has one
 
     def only(self, at: NDArray[np.int64]) -> "Step":
-        """Return a copy that has only the accepted ticks at ``at``, ``int64[K]``; ``reason`` stays as it is."""
+        """Return a copy that has only the accepted ticks at ``at``, ``int64[K]``; the rest stays as it is."""
         return dataclasses.replace(self, **{name: getattr(self, name)[at] for name in _BY_ACCEPTED})
 
 
@@ -140,7 +141,7 @@ class Windows:
         # version serves all. It costs 10 ns a tick.
         self._ticks[:size] = ticks
         self._serial += 1
-        accepted, self.count, finite = apply_ticks(
+        accepted, self.count, finite, all_marks = apply_ticks(
             self._ticks[:size],
             self._tick_words[:size],
             self.states,
@@ -180,6 +181,7 @@ class Windows:
             spread_bps=self._out_spread[:accepted],
             marks=self._out_marks[:accepted],
             reason=self._reason[:size],
+            has_marks=all_marks != 0,
         )
 
     def row_of(self, symbol: bytes) -> int | None:

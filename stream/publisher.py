@@ -14,14 +14,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Self
 
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import ProducerClosed
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from stream.errors import SinkError, SinkUnavailable
 from stream.records import MAX_BLOCK_RECORDS, Records, encode_block
@@ -59,17 +61,29 @@ class _Sent:
 
 
 class PublisherMetrics:
-    """What a publisher counts. One object for the life of the process."""
+    """What a publisher counts, in plain numbers. One object for the life of the process."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.ticks = Counter("tickloom_published_ticks", "Ticks that Kafka has acknowledged", registry=registry)
-        self.blocks = Counter("tickloom_published_blocks", "Blocks that Kafka has acknowledged", registry=registry)
-        self.bytes = Counter("tickloom_published_bytes", "Bytes that Kafka has acknowledged", registry=registry)
-        self.failures = Counter(
-            "tickloom_publish_failures", "Blocks that were not acknowledged", ["error"], registry=registry
+        self.ticks = 0
+        self.blocks = 0
+        self.bytes = 0
+        self.failures: Counter[str] = Counter()  # by the error
+        self.unacknowledged = 0
+        registry.register(self)
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the metrics: the protocol of a Prometheus collector."""
+        for name, count in (("ticks", self.ticks), ("blocks", self.blocks), ("bytes", self.bytes)):
+            told = f"{name.capitalize()} that Kafka has acknowledged"
+            yield CounterMetricFamily(f"tickloom_published_{name}", told, value=count)
+        failures = CounterMetricFamily(
+            "tickloom_publish_failures", "Blocks that were not acknowledged", labels=["error"]
         )
-        self.unacknowledged = Gauge(
-            "tickloom_unacknowledged_blocks", "Blocks sent and not acknowledged", registry=registry
+        for error, count in list(self.failures.items()):
+            failures.add_metric([error], count)
+        yield failures
+        yield GaugeMetricFamily(
+            "tickloom_unacknowledged_blocks", "Blocks sent and not acknowledged", value=self.unacknowledged
         )
 
 
@@ -298,7 +312,7 @@ class TickPublisher:
         self._on_the_way[sent.partition] += 1
         future: asyncio.Future[Any] = await producer.send(self._topic, sent.block, partition=sent.partition)
         future.add_done_callback(partial(self._on_answer, producer, key))
-        self.metrics.unacknowledged.set(len(self._sent))
+        self.metrics.unacknowledged = len(self._sent)
 
     def _on_answer(self, producer: AIOKafkaProducer, key: int, answer: "asyncio.Future[Any]") -> None:
         error = ProducerClosed() if answer.cancelled() else answer.exception()
@@ -312,14 +326,14 @@ class TickPublisher:
         if not self._pending.is_empty(sent.partition):
             self._wake.set()
         self._acknowledged[sent.partition] = Acknowledged(answer.result().offset, sent.source_seq)
-        self.metrics.ticks.inc(sent.ticks)
-        self.metrics.blocks.inc()
-        self.metrics.bytes.inc(len(sent.block))
-        self.metrics.unacknowledged.set(len(self._sent))
+        self.metrics.ticks += sent.ticks
+        self.metrics.blocks += 1
+        self.metrics.bytes += len(sent.block)
+        self.metrics.unacknowledged = len(self._sent)
         self._notify()
 
     def _on_error(self, error: BaseException) -> None:
-        self.metrics.failures.labels(type(error).__name__).inc()
+        self.metrics.failures[type(error).__name__] += 1
         self._fail(as_sink_error(error, self._topic))
 
     def _fail(self, failure: SinkError) -> None:

@@ -30,7 +30,7 @@ def counted() -> tuple[LaneMetrics, CollectorRegistry]:
     ):
         output = lane.apply([(offset, block)])
         output.predictions["published_ns"] = lane.clock()
-        metrics.on_blocks(1, lane, output)
+        metrics.on_blocks(1, lane, output, lane.clock())
     return metrics, registry
 
 
@@ -52,7 +52,7 @@ def test_each_prediction_is_in_the_latency_of_each_stage() -> None:
 def test_a_block_without_a_prediction_is_counted_too() -> None:
     metrics = LaneMetrics(CollectorRegistry())
     lane = Lane(0, Windows(LATENESS_NS, FUTURE_NS, 8, metrics.outcomes), Recurrent())
-    metrics.on_blocks(1, lane, lane.apply([(0, Feed().trade("A", np.nan))]))
+    metrics.on_blocks(1, lane, lane.apply([(0, Feed().trade("A", np.nan))]), lane.clock())
     assert metrics.blocks["applied"] == 1
     assert metrics.ticks() == {"not_finite": 1}
     assert metrics.predictions == 0
@@ -85,7 +85,7 @@ def test_what_is_odd_is_counted_by_symbol() -> None:
 def test_a_tick_with_two_marks_counts_for_each() -> None:
     metrics, lane, feed = LaneMetrics(CollectorRegistry()), new_lane(), Feed()
     ticks = [feed.quote("A", 1.0, 1.0), feed.quote("A", np.nan, 1.0, event_ns=feed.now_ns)]
-    metrics.on_blocks(1, lane, lane.apply([(0, np.concatenate(ticks))]))
+    metrics.on_blocks(1, lane, lane.apply([(0, np.concatenate(ticks))]), lane.clock())
     assert metrics.marked == {("A", "locked"): 2, ("A", "carried"): 1}
 
 
@@ -95,7 +95,7 @@ def test_symbols_beyond_the_cap_are_summed_as_other_and_none_is_lost_or_moves() 
     good = [feed.trade(name, 1.0) for name in names]
     for offset in range(3):
         bad = [feed.trade(name, -1.0) for name in (names if offset % 2 == 0 else reversed(names))]
-        metrics.on_blocks(1, lane, lane.apply([(offset, np.concatenate([*good, *bad]))]))
+        metrics.on_blocks(1, lane, lane.apply([(offset, np.concatenate([*good, *bad]))]), lane.clock())
         good = []
     assert sum(metrics.rejected.values()) == 3 * len(names)
     assert metrics.rejected[OTHER, "not_positive"] == 3 * 50
@@ -107,7 +107,7 @@ def test_garbage_takes_no_name_from_a_symbol_that_has_a_state() -> None:
     metrics, lane, feed = LaneMetrics(CollectorRegistry()), new_lane(), Feed()
     garbage = [feed.trade(f"GARBAGE{number}", np.nan) for number in range(2 * NAMED_SYMBOLS)]
     block = np.concatenate([*garbage, feed.trade("", 1.0), feed.trade("A", 1.0), feed.trade("A", np.nan)])
-    metrics.on_blocks(1, lane, lane.apply([(0, block)]))
+    metrics.on_blocks(1, lane, lane.apply([(0, block)]), lane.clock())
     assert metrics.rejected == {
         (OTHER, "not_finite"): 2 * NAMED_SYMBOLS,
         (OTHER, "bad_symbol"): 1,

@@ -39,6 +39,7 @@ def undisturbed(settings: Settings, ticks: Records) -> LaneOutput:
         np.concatenate([output.predictions for output in outputs]),
         np.concatenate([output.rejected for output in outputs]),
         any(output.has_marks for output in outputs),
+        (0, 0, 0),
         (),
     )
 
