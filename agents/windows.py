@@ -138,8 +138,9 @@ class Windows:
         if size > len(self._ticks):
             self._reserve(size)
         # A private copy: aligned and writable, whatever buffer the block came from, so that one compiled
-        # version serves all. It costs 10 ns a tick.
-        self._ticks[:size] = ticks
+        # version serves all. As bytes: between records numpy looks at every field first, which takes 3 us.
+        raw = np.ascontiguousarray(ticks, TICK).view(np.uint8)
+        self._tick_bytes[: len(raw)] = raw
         self._serial += 1
         accepted, self.count, finite, all_marks = apply_ticks(
             self._ticks[:size],
@@ -195,6 +196,7 @@ class Windows:
 
     def _reserve(self, size: int) -> None:
         self._ticks = np.zeros(size, TICK)
+        self._tick_bytes = self._ticks.view(np.uint8)
         self._tick_words = self._ticks.view(np.uint64).reshape(size, _TICK_WORDS)
         self._features = np.zeros((size, features.COUNT), np.float32)
         self._feature_words = self._features.view(np.uint64)

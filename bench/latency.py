@@ -54,12 +54,13 @@ from stream.topics import PREDICTIONS, create_topics
 GRID_NS = 1_000_000
 _TIMER_ABSTIME = 1  # of timerfd_settime
 # The embedded broker stops at the first compiler and has a small heap, to start quickly. Here it runs as Kafka's
-# own scripts start one, but for the threshold: what survives a collection is copied once and not fifteen times, for
-# which the broker stands 8 ms instead of 18. Of this variable Java takes the last word.
+# own scripts start one, but for two: what survives a collection is copied once and not fifteen times, for which the
+# broker stands 8 ms instead of 18; and the heap is touched at the start, as one is that has run for weeks. Of this
+# variable Java takes the last word.
 _JAVA_OPTIONS = {
     "_JAVA_OPTIONS": "-XX:TieredStopAtLevel=4 -Xms1g -Xmx1g -XX:-UseShenandoahGC -XX:+UseG1GC "
     "-XX:MaxGCPauseMillis=20 -XX:InitiatingHeapOccupancyPercent=35 -XX:+ExplicitGCInvokesConcurrent "
-    "-XX:MaxTenuringThreshold=1"
+    "-XX:MaxTenuringThreshold=1 -XX:+AlwaysPreTouch"
 }
 # Of the warm-up. Each new client takes ways through the broker that its compiler left out while none came, and much
 # is compiled anew: that is to have happened before.
@@ -163,9 +164,14 @@ async def read_websocket(port: int, seen: list[tuple[int, str, int]]) -> None:
 
 
 async def run_rate(
-    settings: Settings, root: Path, rate_per_s: float, seconds: float, arguments: argparse.Namespace, worker: Part
+    settings: Settings,
+    root: Path,
+    rate_per_s: float,
+    seconds: float,
+    arguments: argparse.Namespace,
+    pids: dict[str, int],
 ) -> dict[str, Any]:
-    """Measure one rate; return its percentiles."""
+    """Measure one rate; return its percentiles, and how much of a core each process took that ``pids`` names."""
     reading, frames = Reading(), list[tuple[int, str, int]]()
     tasks = [asyncio.create_task(read_kafka(str(settings.kafka), settings.partitions, reading))]
     if arguments.websocket:
@@ -173,20 +179,20 @@ async def run_rate(
     await asyncio.sleep(1.0)
     values = settings.kafka, settings.partitions, rate_per_s, seconds, arguments.symbols, arguments.linger_ms
     argv = [sys.executable, "-m", "bench.latency", "--send", *map(str, values)]
-    cpu_before_s = cpu_s(worker.pid)
+    cpu_before_s = {name: cpu_s(pid) for name, pid in pids.items()}
     with Path("/dev/null").open("rb") as nothing:
         sender = Child("sender", Command(argv, Path.cwd()), root / "sender.log", nothing.fileno())
     total, deadline_s = int(rate_per_s * seconds), time.monotonic() + seconds + _PATIENCE_S
     try:
         while reading.count < total and time.monotonic() < deadline_s:
             await asyncio.sleep(0.2)
-        cpu_used_s = cpu_s(worker.pid) - cpu_before_s
+        cores = {name: round((cpu_s(pid) - cpu_before_s[name]) / seconds, 3) for name, pid in pids.items()}
     finally:
         sender.stop(10.0)
         for task in tasks:
             task.cancel()
     row = percentiles(reading)
-    row |= {"ticks_per_s": rate_per_s, "ticks": total, "worker_cpu": round(cpu_used_s / seconds, 3)}
+    row |= {"ticks_per_s": rate_per_s, "ticks": total, "cores": cores}
     row["ticks_a_block"] = round(reading.count / max(len(reading.parts), 1), 2)
     if arguments.websocket:
         row["ms"]["to_websocket_client"] = websocket_percentiles(reading, frames)
@@ -257,14 +263,15 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 for part in parts:
                     await healthy(part, session)
                 freeze_garbage()
+                pids = {"broker": kafka.pid, "worker": parts[0].pid, "reader": os.getpid()}
                 if arguments.warm_seconds:
                     say(f"warming up for {arguments.warm_seconds:.0f} s", "latency")
                     for _ in range(_WARM_SENDERS):
                         seconds = arguments.warm_seconds / _WARM_SENDERS
-                        await run_rate(settings, root, _WARM_RATE_PER_S, seconds, arguments, parts[0])
+                        await run_rate(settings, root, _WARM_RATE_PER_S, seconds, arguments, pids)
                 for rate_per_s in rates:
                     say(f"{rate_per_s:,.0f} ticks/s", "latency")
-                    row = await run_rate(settings, root, rate_per_s, arguments.seconds, arguments, parts[0])
+                    row = await run_rate(settings, root, rate_per_s, arguments.seconds, arguments, pids)
                     report["rates"].append(row)
         finally:
             for part in reversed(parts):
