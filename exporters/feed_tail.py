@@ -166,6 +166,7 @@ class Tail:
                 if partition.topic == self._topics[0]:
                     self._inlet.fanouts[0].history.reach(partition.partition, self._next[partition])
             self._finish_past()
+            await asyncio.sleep(0)  # a round that all have had comes to its end, and keeps nobody
             if any(fanout.rounds.busy for fanout in self._inlet.fanouts):
                 await asyncio.sleep(WHILE_BUSY_S)
 
