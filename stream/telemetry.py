@@ -80,9 +80,8 @@ class LatencyHistogram:
             self._pending.clear()
             cells = np.searchsorted(_UPPER_NS, latencies_ns, side="left")
             self._counts += np.bincount(cells, minlength=_CELLS)
-            known_ns = np.maximum(
-                latencies_ns, 0
-            )  # in two halves: thousands of them can be more than an int64 holds
+            known_ns = np.maximum(latencies_ns, 0)
+            # In two halves: thousands of them can be more than an int64 holds.
             self._sum_ns += (int((known_ns >> 32).sum()) << 32) + int((known_ns & 0xFFFFFFFF).sum())
 
     def quantile_ns(self, quantile: float) -> float:
