@@ -5,19 +5,21 @@
 
 An open loop: ticks are due by a schedule that never waits for anything, and a tick's latency counts from the moment
 it was due, so that a stall is seen by every tick that it delays (no coordinated omission). Every role is a process
-of its own on one machine: embedded Apache Kafka, a sender with the sources' own publisher, a worker, a reader that
-consumes predictions, and with ``--websocket`` a gateway and a client of its feed. Percentiles are exact, over all
-ticks, and so is the sum of the stages. The first quarter of each run warms up and does not count. Brokers of
-production run for weeks: this one has their compiler and collector, and compiles itself to the end before the first
-run, for which it is given ``--warm-seconds`` of ticks. Linux only.
+of its own on one machine: embedded Apache Kafka, a sender with the sources' own publisher, a worker, and a reader:
+one that consumes predictions, or with ``--websocket`` a gateway and a client of its feed. Percentiles are exact,
+over all ticks, and so is the sum of the stages. The first quarter of each run warms up and does not count. Brokers
+of production run for weeks: this one has their compiler and collector, and compiles itself to the end before the
+first run, for which it is given ``--warm-seconds`` of ticks. Linux only.
 
 Stages: to_lane (due at the source, to the lane that consumed it), features, inference, publish, to_reader (handed
-to the producer, to the reader).
+to the producer, to the reader). With ``--websocket`` the last are to_gateway (handed to the producer, to the
+message of the feed that has it) and to_client.
 """
 
 import argparse
 import asyncio
 import ctypes
+import itertools
 import json
 import os
 import platform
@@ -67,7 +69,21 @@ _JAVA_OPTIONS = {
 _WARM_SENDERS = 5
 _WARM_RATE_PER_S = 10_000.0
 QUANTILES = (50, 90, 99, 99.9, 99.99)
+# By the stamp that ends it; it begins with the one before, the first with recv_ns: when the tick was due.
+_STAGES = {
+    "consumed_ns": "to_lane",
+    "features_ns": "features",
+    "inferred_ns": "inference",
+    "published_ns": "publish",
+    "send_ns": "to_gateway",
+    "client_ns": "to_client",
+    "read_ns": "to_reader",
+}
+_PREDICTIONS = b'{"type":"prediction",'  # a message of the feed begins with, but for snapshots
+_SEQ = b'"seq":'  # once in each prediction of a message of the feed
 _PATIENCE_S = 120.0
+
+Int64s = NDArray[np.int64]
 
 
 async def send(
@@ -138,6 +154,35 @@ class Reading:
         self.parts.append((time.time_ns(), records))
         self.count += len(records)
 
+    def stamps(self) -> dict[str, Int64s]:
+        """Return when each tick was due, and the end of each stage, in ns."""
+        records = np.concatenate([records for _, records in self.parts])
+        stamps = {name: records[name] for name in ("recv_ns", *_STAGES) if name in (PREDICTION.names or ())}
+        return stamps | {"read_ns": np.concatenate([np.full(len(part), at_ns) for at_ns, part in self.parts])}
+
+
+class FeedReading:
+    """Messages of the feed as they arrive, with the time when they did: what they say is looked at afterwards."""
+
+    def __init__(self) -> None:
+        self.parts: list[tuple[int, bytes]] = []
+        self.count = 0
+
+    def add(self, message: bytes) -> None:
+        """Note a message that has arrived now."""
+        self.parts.append((time.time_ns(), message))
+        self.count += message.count(_SEQ)
+
+    def stamps(self) -> dict[str, Int64s]:
+        """Return when each tick was due, and the end of each stage, in ns."""
+        rows = [
+            {**prediction, "send_ns": message["send_ns"], "client_ns": at_ns}
+            for at_ns, message in ((at_ns, orjson.loads(raw)) for at_ns, raw in self.parts)
+            for prediction in message["predictions"]
+        ]
+        names = [name for name in ("recv_ns", *_STAGES) if name in rows[0]]
+        return {name: np.array([row[name] for row in rows], np.int64) for name in names}
+
 
 async def read_kafka(bootstrap: str, partitions: int, reading: Reading) -> None:
     """Read every prediction from now on. Cancelling it is safe."""
@@ -151,16 +196,15 @@ async def read_kafka(bootstrap: str, partitions: int, reading: Reading) -> None:
         await consumer.stop()
 
 
-async def read_websocket(port: int, seen: list[tuple[int, str, int]]) -> None:
-    """Note (when, symbol, seq) of every prediction that the feed sends. Cancelling it is safe."""
-    async with connect(f"ws://127.0.0.1:{port}/feed", max_size=None) as feed:
+async def read_feed(port: int, reading: FeedReading) -> None:
+    """Read every prediction that the feed sends from now on. Cancelling it is safe."""
+    async with connect(f"ws://127.0.0.1:{port}/feed", max_size=None, compression=None) as feed:
         ask = {"op": "subscribe", "channel": "prediction", "symbols": ["*"], "mode": "full"}
         await feed.send(json.dumps(ask))
-        async for raw in feed:
-            now_ns = time.time_ns()
-            message = orjson.loads(raw)
-            if message["type"] == "prediction":
-                seen += [(now_ns, one["symbol"], one["seq"]) for one in message.get("predictions", [message])]
+        while True:
+            message = await feed.recv(decode=False)
+            if message.startswith(_PREDICTIONS):
+                reading.add(message)
 
 
 async def run_rate(
@@ -172,10 +216,13 @@ async def run_rate(
     pids: dict[str, int],
 ) -> dict[str, Any]:
     """Measure one rate; return its percentiles, and how much of a core each process took that ``pids`` names."""
-    reading, frames = Reading(), list[tuple[int, str, int]]()
-    tasks = [asyncio.create_task(read_kafka(str(settings.kafka), settings.partitions, reading))]
+    reading: Reading | FeedReading
     if arguments.websocket:
-        tasks.append(asyncio.create_task(read_websocket(settings.gateway_port, frames)))
+        reading = FeedReading()
+        task = asyncio.create_task(read_feed(settings.gateway_port, reading))
+    else:
+        reading = Reading()
+        task = asyncio.create_task(read_kafka(str(settings.kafka), settings.partitions, reading))
     await asyncio.sleep(1.0)
     values = settings.kafka, settings.partitions, rate_per_s, seconds, arguments.symbols, arguments.linger_ms
     argv = [sys.executable, "-m", "bench.latency", "--send", *map(str, values)]
@@ -189,13 +236,10 @@ async def run_rate(
         cores = {name: round((cpu_s(pid) - cpu_before_s[name]) / seconds, 3) for name, pid in pids.items()}
     finally:
         sender.stop(10.0)
-        for task in tasks:
-            task.cancel()
-    row = percentiles(reading)
+        task.cancel()
+    row = percentiles(reading.stamps())
     row |= {"ticks_per_s": rate_per_s, "ticks": total, "cores": cores}
     row["ticks_a_block"] = round(reading.count / max(len(reading.parts), 1), 2)
-    if arguments.websocket:
-        row["ms"]["to_websocket_client"] = websocket_percentiles(reading, frames)
     return row
 
 
@@ -205,39 +249,21 @@ def cpu_s(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def percentiles(reading: Reading) -> dict[str, Any]:
+def percentiles(stamps: dict[str, Int64s]) -> dict[str, Any]:
     """Return percentiles in ms, in all and for each stage."""
-    parts = reading.parts
-    read_ns = np.concatenate([np.full(len(records), at_ns) for at_ns, records in parts])
-    records = np.concatenate([records for _, records in parts])
-    due_ns = records["recv_ns"]
+    due_ns = stamps["recv_ns"]
     counts = due_ns >= due_ns.min() + (due_ns.max() - due_ns.min()) // 4
-    read_ns, records = read_ns[counts], records[counts]
-    stamps = [records[name] for name in ("recv_ns", "consumed_ns", "features_ns", "inferred_ns", "published_ns")]
-    names = ("to_lane", "features", "inference", "publish", "to_reader")
-    spans = {"total": read_ns - records["recv_ns"]}
-    for name, before, after in zip(names, stamps, [*stamps[1:], read_ns], strict=True):
-        spans[name] = after - before
-    return {"predictions": len(records), "ms": {name: summary(span) for name, span in spans.items()}}
+    stamps = {name: stamp[counts] for name, stamp in stamps.items()}
+    spans = {"total": list(stamps.values())[-1] - stamps["recv_ns"]}
+    for before, end in itertools.pairwise(stamps):
+        spans[_STAGES[end]] = stamps[end] - stamps[before]
+    return {"predictions": int(counts.sum()), "ms": {name: summary(span) for name, span in spans.items()}}
 
 
 def summary(span_ns: NDArray[np.int64]) -> dict[str, float]:
     """Return exact percentiles and the maximum in ms."""
     values = {f"p{q}": round(float(np.percentile(span_ns, q)) / 1e6, 3) for q in QUANTILES}
     return values | {"max": round(float(span_ns.max()) / 1e6, 3)}
-
-
-def websocket_percentiles(reading: Reading, frames: list[tuple[int, str, int]]) -> dict[str, float]:
-    """Return percentiles in ms from when a tick was due to when the feed's client had its prediction."""
-    due_ns = {
-        (symbol.decode(), seq): due
-        for _, records in reading.parts
-        for symbol, seq, due in zip(
-            records["symbol"].tolist(), records["seq"].tolist(), records["recv_ns"].tolist(), strict=True
-        )
-    }
-    spans = [(at_ns - due_ns[symbol, seq]) for at_ns, symbol, seq in frames if (symbol, seq) in due_ns]
-    return summary(np.array(spans[len(spans) // 4 :] or [0], np.int64))
 
 
 async def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -263,7 +289,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 for part in parts:
                     await healthy(part, session)
                 freeze_garbage()
-                pids = {"broker": kafka.pid, "worker": parts[0].pid, "reader": os.getpid()}
+                pids = {"broker": kafka.pid, "reader": os.getpid()} | {part.role.name: part.pid for part in parts}
                 if arguments.warm_seconds:
                     say(f"warming up for {arguments.warm_seconds:.0f} s", "latency")
                     for _ in range(_WARM_SENDERS):
@@ -294,7 +320,7 @@ def main() -> None:
     parser.add_argument("--linger-ms", type=float, default=Settings().linger_ms, help="of the source's publisher")
     parser.add_argument("--partitions", type=int, default=Settings().partitions, help="of all topics: lanes")
     parser.add_argument("--warm-seconds", type=float, default=75.0, help="of ticks before the first rate")
-    parser.add_argument("--websocket", action="store_true", help="also through a gateway to a client of the feed")
+    parser.add_argument("--websocket", action="store_true", help="read through a gateway, as a client of its feed")
     parser.add_argument("--json", type=Path, help="write the report here too")
     arguments = parser.parse_args()
     report = json.dumps(uvloop.run(run(arguments)), indent=2)
