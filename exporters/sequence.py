@@ -6,6 +6,9 @@ After a crash the engine sends some predictions again, the same to the byte; (sy
 A ``seq`` that goes back is one of two things, and the position of the tick behind it (offset and index in the
 ``ticks`` topic) tells which: a *repetition* points at a tick that was seen before; a *restart* (the engine lost its
 state and numbers from 1 again) points at a newer one. Repetitions are dropped, restarts are kept and counted.
+
+Row by row in Python: by columns a row of a large block takes half of the 0.2 us, but a live block, of ten rows, five
+times as long.
 """
 
 from dataclasses import dataclass
@@ -41,7 +44,7 @@ class Sequencer:
     @property
     def symbols(self) -> int:
         """How many symbols are remembered."""
-        return sum(len(lane.slots) for lane in self._lanes.values())
+        return sum(len(lane.seqs) for lane in self._lanes.values())
 
     def accept(self, partition: int, rows: Records) -> Accepted:
         """Return what is new in ``PREDICTION[N]`` rows of one partition, in order of arrival, and remember it.
@@ -55,93 +58,35 @@ class Sequencer:
         self._lanes.pop(partition, None)
 
 
-class _Slots(dict[bytes, int]):
-    def __missing__(self, symbol: bytes) -> int:
-        slot = self[symbol] = len(self)
-        return slot
-
-
 class _Lane:
     def __init__(self) -> None:
-        self.slots = _Slots()
-        self._seq: Int64s = np.zeros(64, np.int64)  # 0: not known
-        self._position: Int64s = np.full(64, -1, np.int64)
+        # Of the newest row of each symbol.
+        self.seqs: dict[bytes, int] = {}
+        self._positions: dict[bytes, int] = {}
 
     def accept(self, rows: Records) -> Accepted:
-        known = len(self.slots)
-        slots = np.fromiter(map(self.slots.__getitem__, rows["symbol"].tolist()), np.int64, len(rows))
-        self._grow()
-        order = np.argsort(slots, kind="stable")
-        run = _Run(slots[order], rows["seq"][order].astype(np.int64), _positions(rows)[order])
-        keep = run.keep(self._seq, self._position)
-        kept = run if keep.all() else run.take(keep)
-        previous = kept.shifted(kept.seq, self._seq)
-        steps = (kept.seq - previous)[previous > 0]
-        last = kept.lasts()
-        self._seq[kept.slots[last]] = kept.seq[last]
-        self._position[kept.slots[last]] = kept.position[last]
-        fresh = list(self.slots)[known:] if len(self.slots) > known else ()
+        newest_seqs, newest_positions = self.seqs, self._positions
+        fresh: list[bytes] = []
+        repeated: list[int] = []  # indices
+        missing = restarts = 0
+        columns = rows["symbol"].tolist(), rows["seq"].tolist(), _positions(rows).tolist()
+        for index, (symbol, seq, position) in enumerate(zip(*columns, strict=True)):
+            newest = newest_seqs.get(symbol)
+            if newest is None:
+                fresh.append(symbol)
+            elif seq > newest:
+                missing += seq - newest - 1
+            elif position > newest_positions[symbol]:
+                restarts += 1
+            else:
+                repeated.append(index)
+                continue
+            newest_seqs[symbol], newest_positions[symbol] = seq, position
         return Accepted(
-            rows if kept is run else rows[np.sort(order[keep])],
-            duplicates=len(rows) - len(kept.slots),
-            missing=int((steps[steps > 1] - 1).sum()),
-            restarts=int((steps <= 0).sum()),
-            fresh=frozenset(fresh),
+            np.delete(rows, repeated) if repeated else rows, len(repeated), missing, restarts, frozenset(fresh)
         )
-
-    def _grow(self) -> None:
-        room = len(self._seq)
-        if len(self.slots) > room:
-            more = max(room, len(self.slots) - room)
-            self._seq = np.concatenate([self._seq, np.zeros(more, np.int64)])
-            self._position = np.concatenate([self._position, np.full(more, -1, np.int64)])
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Rows grouped by symbol, in order of arrival within each."""
-
-    slots: Int64s
-    seq: Int64s
-    position: Int64s
-
-    def take(self, keep: NDArray[np.bool_]) -> "_Run":
-        return _Run(self.slots[keep], self.seq[keep], self.position[keep])
-
-    def firsts(self) -> NDArray[np.bool_]:
-        return np.concatenate([np.ones(min(1, len(self.slots)), bool), self.slots[1:] != self.slots[:-1]])
-
-    def lasts(self) -> NDArray[np.bool_]:
-        return np.concatenate([self.slots[1:] != self.slots[:-1], np.ones(min(1, len(self.slots)), bool)])
-
-    def shifted(self, values: Int64s, before: Int64s) -> Int64s:
-        """The value of the row before in the same group; of the memory, where there is none."""
-        previous = np.concatenate([values[:0] if len(values) == 0 else values[:1], values[:-1]])
-        return np.where(self.firsts(), before[self.slots], previous)
-
-    def keep(self, seq: Int64s, position: Int64s) -> NDArray[np.bool_]:
-        """Which rows are new, given the last seq and position of each slot."""
-        keep = self.seq > self.shifted(self.seq, seq)
-        if keep.all():
-            return keep
-        # Something came again. Only its symbols are looked at row by row: new is what exceeds all before it.
-        starts = np.flatnonzero(self.firsts())
-        stops = np.append(starts[1:], len(self.slots))
-        for start, stop in zip(starts.tolist(), stops.tolist(), strict=True):
-            if not keep[start:stop].all():
-                slot = self.slots[start]
-                newer = self.seq[start:stop] > _running_max(seq[slot], self.seq[start:stop])
-                keep[start:stop] = newer | (
-                    self.position[start:stop] > _running_max(position[slot], self.position[start:stop])
-                )
-        return keep
-
-
-def _running_max(first: np.int64, values: Int64s) -> Int64s:
-    """The greatest of ``first`` and all values before each."""
-    return np.maximum.accumulate(np.concatenate([[first], values]))[:-1]
 
 
 def _positions(rows: Records) -> Int64s:
-    positions: Int64s = (rows["source_offset"].astype(np.int64) << _INDEX_BITS) + rows["source_index"]
+    positions: Int64s = (rows["source_offset"] << _INDEX_BITS) + rows["source_index"]
     return positions
