@@ -5,7 +5,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from exporters.feed_channels import Channel, chain
+from exporters.feed_channels import Channel
 from exporters.feed_encode import encode_symbol_name
 from stream.records import Records
 
@@ -31,6 +31,8 @@ class Board:
         self._names: list[bytes] = []  # as JSON text
         self._texts: list[bytes] = []  # JSON of the newest row as of `_text_counts`, without its closing brace
         self._rows: Records = np.zeros(_FIRST_ROOM, channel.dtype)
+        self._cells = channel.cells(self._rows)
+        self._newest: list[int] = []  # seq of each slot
         self._counts: Int64s = np.zeros(_FIRST_ROOM, np.int64)
         self._text_counts: Int64s = np.zeros(_FIRST_ROOM, np.int64)
 
@@ -53,16 +55,22 @@ class Board:
         Returns:
             The slot of each: ``int64[N]``; and the indices of those with which a symbol begins, or begins anew.
         """
-        slots = np.fromiter(map(self._slots.__getitem__, rows["symbol"].tolist()), np.int64, len(rows))
+        places = [self._slots[symbol] for symbol in rows["symbol"].tolist()]
         if len(self._slots) > len(self.symbols):
             self._grow()
-        before = chain(slots, rows["seq"], self._rows["seq"])
-        first = np.flatnonzero((before == 0) | (rows["seq"] <= before))
+        newest, before, first = self._newest, list[int](), list[int]()
+        for index, (slot, seq) in enumerate(zip(places, rows["seq"].tolist(), strict=True)):
+            last = newest[slot]
+            if last == 0 or seq <= last:
+                first.append(index)
+            before.append(last)
+            newest[slot] = seq
         if self.channel.chained:
             rows["prev"] = before
-        self._rows[slots] = rows  # where a slot comes twice, numpy keeps the last
-        self._counts[: len(self.symbols)] += np.bincount(slots, minlength=len(self.symbols))
-        return slots, first
+        slots = np.array(places, np.int64)
+        self._cells[slots] = self.channel.cells(rows)  # where a slot comes twice, numpy keeps the last
+        np.add.at(self._counts, slots, 1)
+        return slots, np.array(first, np.int64)
 
     def find(self, symbol: bytes) -> int | None:
         """Return the slot of a symbol, or None when it was never seen."""
@@ -88,11 +96,13 @@ class Board:
     def _grow(self) -> None:
         fresh = list(self._slots)[len(self.symbols) :]
         self.symbols += fresh
+        self._newest += [0] * len(fresh)
         self._names += [encode_symbol_name(symbol) for symbol in fresh]
         self._texts += [b""] * len(fresh)
         room = len(self._rows)
         if len(self.symbols) > room:
             more = max(room, len(self.symbols) - room)
             self._rows = np.concatenate([self._rows, np.zeros(more, self.channel.dtype)])
+            self._cells = self.channel.cells(self._rows)
             self._counts = np.concatenate([self._counts, np.zeros(more, np.int64)])
             self._text_counts = np.concatenate([self._text_counts, np.zeros(more, np.int64)])

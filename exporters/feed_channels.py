@@ -7,7 +7,8 @@ out. Both are the same on every gateway.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from functools import cached_property
+from typing import Final, Literal
 
 import numpy as np
 
@@ -67,6 +68,14 @@ class Channel:
         """Whether rows tell the seq before them, because seqs leave numbers out."""
         return "prev" in (self.dtype.names or ())
 
+    def cells(self, rows: Records) -> Records:
+        """Return a view of rows that is copied much more quickly: bytes, where rows are no more than that."""
+        return rows if self.dtype.hasobject else rows.view(self._cell)
+
+    @cached_property
+    def _cell(self) -> np.dtype[np.void]:
+        return np.dtype((np.void, self.dtype.itemsize))
+
     @property
     def has_binary(self) -> bool:
         """Whether rows go as records to clients that asked for them."""
@@ -87,20 +96,3 @@ CHANNELS: Final[Mapping[str, Channel]] = {
     )
 }
 BAR_NS: Final = {"bar.1s": NS_PER_S, "bar.1m": 60 * NS_PER_S}
-
-
-def chain(slots: Any, seqs: Any, newest: Any) -> Any:
-    """Return the seq before each row of the same slot: ``uint64[N]``.
-
-    Args:
-        slots: ``int64[N]``, of rows in order.
-        seqs: ``uint64[N]``.
-        newest: ``uint64[slots]``, the last before these rows; 0 for none.
-    """
-    order = np.argsort(slots, kind="stable")
-    sorted_slots = slots[order]
-    before = np.empty(len(slots), np.uint64)
-    before[order[1:]] = seqs[order[:-1]]
-    first = order[np.concatenate([[True], sorted_slots[1:] != sorted_slots[:-1]])]
-    before[first] = newest[slots[first]]
-    return before

@@ -131,8 +131,10 @@ class Fanout:
         slots, first, positions = self._put(rows, segments)
         if not self.rounds.known:
             self.rounds.set_clients(self.followers)
-        is_first = np.zeros(len(rows), bool)
-        is_first[first] = True
+        is_first = None
+        if len(first):
+            is_first = np.zeros(len(rows), bool)
+            is_first[first] = True
         self.rounds.put(Chunk(rows, slots, is_first, positions))
         return slots
 
@@ -160,11 +162,13 @@ class Fanout:
         """
         if self.filling:
             return _NEVER_S
+        if self._latest is None:
+            self._latest = [pair for pair in self.followers.items() if pair[1].follows_latest]
+        if not self._latest:
+            return _NEVER_S
         steps: dict[tuple[bytes, int, int, bool], _Step] = {}
         frames: Frames = {}
         wait_s, now_ns, all_had = _NEVER_S, self._clock(), self.board.counts.copy()
-        if self._latest is None:
-            self._latest = [pair for pair in self.followers.items() if pair[1].follows_latest]
         for client, following in self._latest:
             if not client.drained:
                 wait_s = 0.0
@@ -227,16 +231,13 @@ class Fanout:
             frames = items_frames(self.channel, is_snapshot, self._items(rows, positions), self.epoch, now_ns)
         for frame, count in frames:
             stop += count
-            last = rows[stop - 1]
-            yield Held(frame, count, (bytes(last["symbol"]), int(last["seq"])))
+            yield Held(frame, count, (rows["symbol"][stop - 1], int(rows["seq"][stop - 1])))
 
     def _items(self, rows: Records, positions: Int64s | None) -> list[bytes]:
         if positions is not None and positions[0] >= self.history.start:
-            texts = self.history.items(positions, self.board)
-        else:
-            names = {symbol: encode_symbol_name(symbol) for symbol in set(rows["symbol"].tolist())}
-            texts = self.channel.encode(rows, [names[symbol] for symbol in rows["symbol"].tolist()])
-        return [text + b"}" for text in texts]
+            return self.history.items(positions, self.board)
+        names = {symbol: encode_symbol_name(symbol) for symbol in set(rows["symbol"].tolist())}
+        return self.channel.encode(rows, [names[symbol] for symbol in rows["symbol"].tolist()])
 
     def _put(self, rows: Records, segments: Sequence[Segment]) -> tuple[Int64s, Int64s, Int64s]:
         known = len(self.board)
@@ -286,6 +287,6 @@ class Fanout:
             frames = records_frames(self.channel, is_snapshot, rows, skipped, self.epoch, now_ns)
         else:
             texts = self.board.newest_items(slots)
-            items = [b'%b,"skipped":%d}' % pair for pair in zip(texts, skipped.tolist(), strict=True)]
+            items = [b'%b,"skipped":%d' % pair for pair in zip(texts, skipped.tolist(), strict=True)]
             frames = items_frames(self.channel, is_snapshot, items, self.epoch, now_ns)
         return [Held(frame, count) for frame, count in frames]

@@ -1,7 +1,7 @@
 """The last messages of a channel in memory, in order, for clients that resume. Pure."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -38,9 +38,10 @@ class History:
         self.evicted_ns = -1  # the newest time of a row that is no longer held
         self._channel, self._room = channel, room
         self._rows: Records = np.zeros(room, channel.dtype)
+        self._cells = channel.cells(self._rows)
+        self._seqs: Int64s = self._rows["seq"].view(np.int64)
+        self._times: Int64s = self._rows[channel.time_field]
         self._slots: Int64s = np.zeros(room, np.int64)
-        self._seqs: Int64s = np.zeros(room, np.int64)
-        self._times: Int64s = np.zeros(room, np.int64)
         self._texts: list[bytes | None] = [None] * room
         self._segments: deque[tuple[int, Segment]] = deque()  # with the position of the first row
         self._first_offsets: dict[int, int] = {}
@@ -91,15 +92,15 @@ class History:
             segments: where they come from, in order; they may reach beyond these rows, into those of the next call.
         """
         self._grow(len(board))
-        seqs, times = rows["seq"].astype(np.int64), rows[self._channel.time_field].astype(np.int64)
-        # Of a chained channel nobody knows whether something was missed before the first.
-        self._held_from[slots[first]] = seqs[first] - (0 if self._channel.chained else 1)
+        if len(first):
+            # Of a chained channel nobody knows whether something was missed before the first.
+            self._held_from[slots[first]] = rows["seq"][first] - (0 if self._channel.chained else 1)
         self._evict(len(rows))
         cut = max(0, len(rows) - self._room)
         if cut:
-            self._held_from[slots[:cut]] = seqs[:cut]
-            self.evicted_ns = max(self.evicted_ns, int(times[:cut].max()))
-        self._write(self.head + cut, rows[cut:], slots[cut:], seqs[cut:], times[cut:])
+            self._held_from[slots[:cut]] = rows["seq"][:cut]
+            self.evicted_ns = max(self.evicted_ns, int(rows[self._channel.time_field][:cut].max()))
+        self._write(self.head + cut, self._channel.cells(rows[cut:]), slots[cut:])
         position = self.head
         for segment in segments:
             self._segments.append((position, segment))
@@ -109,14 +110,21 @@ class History:
         self.head += len(rows)
         self._drop_segments()
 
-    def _write(self, position: int, rows: Records, slots: Int64s, seqs: Int64s, times: Int64s) -> None:
-        place = position % self._room
-        until_end = min(len(rows), self._room - place)
-        for source, target in ((slice(0, until_end), place), (slice(until_end, len(rows)), 0)):
-            to = slice(target, target + source.stop - source.start)
-            self._rows[to], self._slots[to] = rows[source], slots[source]
-            self._seqs[to], self._times[to] = seqs[source], times[source]
-            self._texts[to] = [None] * (source.stop - source.start)
+    def _write(self, position: int, cells: Records, slots: Int64s) -> None:
+        start = 0
+        for to in self._places(position, len(cells)):
+            stop = start + to.stop - to.start
+            self._cells[to], self._slots[to] = cells[start:stop], slots[start:stop]
+            self._texts[to] = [None] * (stop - start)
+            start = stop
+
+    def _places(self, position: int, count: int) -> Iterator[slice]:
+        """Yield where in the ring so many rows from a position on stand: in one piece, or in two."""
+        while count > 0:
+            place = position % self._room
+            length = min(count, self._room - place)
+            yield slice(place, place + length)
+            position, count = position + length, count - length
 
     def take(self, position: int, after: Int64s, from_ns: int, limit: int) -> tuple[Int64s, int]:
         """Return positions of the next rows whose seq is above ``after`` of their slot, and where to go on.
@@ -151,16 +159,17 @@ class History:
 
     def items(self, positions: Int64s, board: Board) -> list[bytes]:
         """Return the JSON of these rows without the closing brace; each is made once."""
-        places = positions % self._room
-        stale = np.array([place for place in places.tolist() if self._texts[place] is None], np.int64)
-        if len(stale):
-            for place, text in zip(stale.tolist(), board.items(self._rows[stale], self._slots[stale]), strict=True):
-                self._texts[place] = text
-        return [self._texts[place] or b"" for place in places.tolist()]
+        texts, places = self._texts, (positions % self._room).tolist()
+        stale = [place for place in places if texts[place] is None]
+        if stale:
+            rows = self._cells[stale].view(self._channel.dtype)
+            for place, text in zip(stale, board.items(rows, self._slots[stale]), strict=True):
+                texts[place] = text
+        return [texts[place] or b"" for place in places]
 
     def _evict(self, count: int) -> None:
-        gone = np.arange(self.start, max(self.start, min(self.head, self.head + count - self._room))) % self._room
-        if len(gone):
+        stop = min(self.head, self.head + count - self._room)
+        for gone in self._places(self.start, stop - self.start):
             self._held_from[self._slots[gone]] = self._seqs[gone]
             self.evicted_ns = max(self.evicted_ns, int(self._times[gone].max()))
 

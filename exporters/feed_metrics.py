@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from stream.records import Records
+from stream.records import Records, join_records
 from stream.telemetry import LatencyHistogram, StageLatencies
 
 # Each stage from when to when; the last two end when the gateway has read the prediction.
@@ -22,6 +22,7 @@ _STAGES: Final = {
 _TO_GATEWAY: Final = {"publish_to_gateway": "published_ns", "total": "recv_ns"}
 _SENT: Final = "publish_to_send"
 _QUEUED: Final = "tickloom_feed_queue_seconds"
+_LOOK_AT_BLOCKS: Final = 64  # at once: arrays for ten numbers cost as much as for some hundred
 
 
 class FeedMetrics:
@@ -40,20 +41,29 @@ class FeedMetrics:
         self.refused: Counter[str] = Counter()  # connections, by reason
         self.bad_messages: Counter[str] = Counter()  # of clients, by code
         self.lag_blocks: dict[int, int] = {}
-        self.stages = StageLatencies((*_STAGES, *_TO_GATEWAY, _SENT))
-        registry.register(self.stages)
+        self._stages = StageLatencies((*_STAGES, *_TO_GATEWAY, _SENT))
+        self._read: list[tuple[Records, int]] = []  # not looked at yet
         registry.register(self)
 
+    @property
+    def stages(self) -> StageLatencies:
+        """How long each stage took."""
+        self._look()
+        return self._stages
+
     def on_read(self, rows: Records, read_ns: int) -> None:
-        """Record how long each stage of ``PREDICTION[N]`` took that we read at ``read_ns``."""
-        stages = self.stages.stages
-        if len(rows) == 1:  # arrays for one number would cost more than all the rest of its way
-            row = rows[0]
-            for stage, (start, end) in _STAGES.items():
-                stages[stage].record_one(int(row[end]) - int(row[start]))
-            for stage, start in _TO_GATEWAY.items():
-                stages[stage].record_one(read_ns - int(row[start]))
+        """Record how long each stage of ``PREDICTION[N]`` took that we read at ``read_ns``; nobody changes them."""
+        self._read.append((rows, read_ns))
+        if len(self._read) >= _LOOK_AT_BLOCKS:
+            self._look()
+
+    def _look(self) -> None:
+        if not self._read:
             return
+        rows = join_records([rows for rows, _ in self._read])
+        read_ns = np.repeat([at_ns for _, at_ns in self._read], [len(rows) for rows, _ in self._read])
+        self._read.clear()
+        stages = self._stages.stages
         for stage, (start, end) in _STAGES.items():
             stages[stage].record(rows[end] - rows[start])
         for stage, start in _TO_GATEWAY.items():
@@ -61,14 +71,11 @@ class FeedMetrics:
 
     def on_sent(self, latencies_ns: NDArray[np.int64]) -> None:
         """Record how long after they were published predictions were handed to the sockets: ``int64[N]``, in ns."""
-        stage = self.stages.stages[_SENT]
-        if len(latencies_ns) == 1:
-            stage.record_one(int(latencies_ns[0]))
-        else:
-            stage.record(latencies_ns)
+        self._stages.stages[_SENT].record(latencies_ns)
 
     def collect(self) -> Iterable[Metric]:
         """Yield every metric: the protocol of a Prometheus collector."""
+        yield from self.stages.collect()
         queues = self.queues()
         for name, text, value in (
             ("tickloom_feed_clients", "Clients of the feed", self.clients),

@@ -36,7 +36,7 @@ class Chunk(NamedTuple):
 
     rows: Records
     slots: Int64s
-    is_first: NDArray[np.bool_]
+    is_first: NDArray[np.bool_] | None  # None: none of them
     positions: Int64s
 
 
@@ -162,12 +162,14 @@ class Rounds:
         for group in part.groups:
             ours = group.full[slots]
             sent |= ours
-            for is_snapshot, chosen in ((True, ours & is_first), (False, ours & ~is_first)):
-                if chosen.any():
-                    for held in self._frames(is_snapshot, rows[chosen], positions[chosen], group.binary):
+            for is_snapshot, chosen in _kinds(ours, is_first):
+                count = np.count_nonzero(chosen)
+                if count:
+                    some = (rows, positions) if count == len(rows) else (rows[chosen], positions[chosen])
+                    for held in self._frames(is_snapshot, *some, group.binary):
                         for client in group.clients:
                             client.post(held)
-        self._note_sent(rows if sent.all() else rows[sent])
+        self._note_sent(rows if np.count_nonzero(sent) == len(rows) else rows[sent])
         return len(rows)
 
     def _drop(self) -> None:
@@ -207,6 +209,15 @@ def _in_parts(groups: Iterable[_Group]) -> Iterator[list[_Group]]:
         yield part
 
 
+def _kinds(ours: NDArray[np.bool_], is_first: NDArray[np.bool_] | None) -> Iterable[tuple[bool, NDArray[np.bool_]]]:
+    """Return which of ours go as a snapshot, and which not."""
+    return [(False, ours)] if is_first is None else [(True, ours & is_first), (False, ours & ~is_first)]
+
+
 def _join(chunks: list[Chunk]) -> Chunk:
-    slots, is_first, positions = (np.concatenate(column) for column in list(zip(*chunks, strict=True))[1:])
-    return Chunk(np.concatenate([chunk.rows for chunk in chunks]), slots, is_first, positions)
+    rows, slots, positions = (
+        np.concatenate(column)
+        for column in zip(*((chunk.rows, chunk.slots, chunk.positions) for chunk in chunks), strict=True)
+    )
+    firsts = [np.zeros(len(chunk.rows), bool) if chunk.is_first is None else chunk.is_first for chunk in chunks]
+    return Chunk(rows, slots, np.concatenate(firsts), positions)

@@ -83,7 +83,7 @@ def message_frame(message: Mapping[str, Any]) -> bytes:
 def items_frames(
     channel: Channel, is_snapshot: bool, items: Sequence[bytes], epoch: str | None, send_ns: int
 ) -> Iterator[tuple[bytes, int]]:
-    """Yield frames that hold whole JSON objects, and how many are in each."""
+    """Yield frames that hold JSON objects, given without their closing braces, and how many are in each."""
     kind = b'snapshot","channel":"%b' % channel.name.encode() if is_snapshot else channel.name.encode()
     head = b'{"type":"%b","epoch":%b,"send_ns":%d,"%b":[' % (
         kind,
@@ -94,7 +94,7 @@ def items_frames(
     most = MAX_ITEMS // channel.weight
     for start in range(0, len(items), most):
         part = items[start : start + most]
-        yield _text(b"%b%b]}" % (head, b",".join(part))), len(part)
+        yield _text(b"%b%b}]}" % (head, b"},".join(part))), len(part)
 
 
 def records_frames(

@@ -5,6 +5,7 @@ stays in Kafka for whoever wants to look. Nothing that comes in through here can
 """
 
 import logging
+import re
 from collections.abc import Iterable
 from typing import Final, Protocol
 
@@ -14,13 +15,15 @@ from numpy.typing import NDArray
 from exporters.metrics import IntakeMetrics
 from exporters.sequence import Accepted, Sequencer
 from stream.errors import RecordError
-from stream.records import PREDICTION, SYMBOL_BYTES, TICK, Records, decode_block, join_records
+from stream.records import PREDICTION, TICK, Records, decode_block, join_records
 
 logger = logging.getLogger(__name__)
 
 # What `sequence` packs a position into: offsets below 2**47, blocks of less than 2**16 records.
 _OFFSETS: Final = 1 << 47
 _INDICES: Final = 1 << 16
+_LAST_SEQ: Final = (1 << 53) - 1  # readers with doubles count exactly up to there
+_READABLE: Final = re.compile(rb"[!-~]+")
 _FINITE: Final = ("ref_price", "p_down", "p_flat", "p_up", "expected_return_bps")
 _REASONS_LOGGED: Final = 20  # lines about bad input; after that it is only counted
 
@@ -178,20 +181,21 @@ def plausible(rows: Records, finite: tuple[str, ...] = _FINITE) -> NDArray[np.bo
     spread is one, or not known.
     """
     good = readable_symbols(rows["symbol"])
-    good &= (rows["seq"] >= 1) & (rows["seq"] < 1 << 53)  # 2**53: readers with doubles count exactly up to there
-    good &= (rows["source_offset"] >= 0) & (rows["source_offset"] < _OFFSETS) & (rows["source_index"] < _INDICES)
+    good &= rows["seq"] - 1 < _LAST_SEQ  # 0 becomes the greatest
+    good &= rows["source_offset"].view(np.uint64) < _OFFSETS  # so do negative ones
+    good &= rows["source_index"] < _INDICES
     for name in finite:
         good &= np.isfinite(rows[name])
     if "spread_bps" in (rows.dtype.names or ()):
-        good &= ~(np.isinf(rows["spread_bps"]) | (rows["spread_bps"] < 0.0))
+        spread_bps = rows["spread_bps"]
+        good &= ~((spread_bps < 0.0) | (spread_bps == np.inf))
     return good
 
 
 def readable_symbols(symbols: NDArray[np.bytes_]) -> NDArray[np.bool_]:
     """Return which of ``S24[N]`` are printable ASCII, and something: ``bool[N]``."""
-    symbol = np.ascontiguousarray(symbols).view(np.uint8).reshape(len(symbols), SYMBOL_BYTES)
-    printable = (symbol >= 33) & (symbol <= 126)
-    # Zeros only as padding: no printable character stands after a zero, and every byte is one or the other.
-    good: NDArray[np.bool_] = (printable | (symbol == 0)).all(axis=1) & printable[:, 0]
-    good &= ~(printable[:, 1:] & ~printable[:, :-1]).any(axis=1)
-    return good
+    names = symbols.tolist()  # without the zeros at the end
+    unreadable = {name for name in set(names) if _READABLE.fullmatch(name) is None}
+    if not unreadable:
+        return np.ones(len(names), bool)
+    return np.array([name not in unreadable for name in names], bool)

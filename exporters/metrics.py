@@ -34,12 +34,13 @@ class IntakeMetrics:
     def on_accepted(self, accepted: Accepted) -> None:
         """Count the outcome of some rows."""
         self._received.inc(len(accepted.rows))
-        self._duplicates.inc(accepted.duplicates)
-        self._gaps.inc(accepted.missing)
-        self._restarts.inc(accepted.restarts)
         self.received += len(accepted.rows)
-        self.duplicates += accepted.duplicates
-        self.missing += accepted.missing
+        if accepted.duplicates or accepted.missing or accepted.restarts:
+            self._duplicates.inc(accepted.duplicates)
+            self._gaps.inc(accepted.missing)
+            self._restarts.inc(accepted.restarts)
+            self.duplicates += accepted.duplicates
+            self.missing += accepted.missing
 
     def on_bad_block(self, reason: str) -> None:
         """Count a block that could not be read."""

@@ -7,7 +7,7 @@ A ``seq`` that goes back is one of two things, and the position of the tick behi
 ``ticks`` topic) tells which: a *repetition* points at a tick that was seen before; a *restart* (the engine lost its
 state and numbers from 1 again) points at a newer one. Repetitions are dropped, restarts are kept and counted.
 
-Row by row in Python: by columns a row of a large block takes half of the 0.2 us, but a live block, of ten rows, five
+Row by row in Python: by columns a row of a large block takes half of the 0.2 us, but a live block of ten five
 times as long.
 """
 

@@ -66,7 +66,7 @@ def test_every_value_reads_back_as_it_was(values: list[tuple[Any, ...]]) -> None
 
 
 def test_frames_are_cut_where_they_become_long() -> None:
-    frames = list(items_frames(PREDICTIONS, False, [b'{"n":%d}' % n for n in range(2 * MAX_ITEMS + 1)], "e", 7))
+    frames = list(items_frames(PREDICTIONS, False, [b'{"n":%d' % n for n in range(2 * MAX_ITEMS + 1)], "e", 7))
     assert [count for _, count in frames] == [MAX_ITEMS, MAX_ITEMS, 1]
     messages = [orjson.loads(payload(frame)) for frame, _ in frames]
     assert [item["n"] for message in messages for item in message["predictions"]] == list(range(2 * MAX_ITEMS + 1))
