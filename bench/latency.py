@@ -82,6 +82,7 @@ _STAGES = {
 _PREDICTIONS = b'{"type":"prediction",'  # a message of the feed begins with, but for snapshots
 _SEQ = b'"seq":'  # once in each prediction of a message of the feed
 _PATIENCE_S = 120.0
+_QUIET_S = 1.0  # nothing has come for so long, and the sender has ended: that was all
 
 Int64s = NDArray[np.int64]
 
@@ -231,12 +232,16 @@ async def run_rate(
         sender = Child("sender", Command(argv, Path.cwd()), root / "sender.log", nothing.fileno())
     total, deadline_s = int(rate_per_s * seconds), time.monotonic() + seconds + _PATIENCE_S
     try:
-        while reading.count < total and time.monotonic() < deadline_s:
-            await asyncio.sleep(0.2)
+        count = -1
+        while (sender.alive() or reading.count > count) and time.monotonic() < deadline_s:
+            count = reading.count
+            await asyncio.sleep(_QUIET_S)
         cores = {name: round((cpu_s(pid) - cpu_before_s[name]) / seconds, 3) for name, pid in pids.items()}
     finally:
         sender.stop(10.0)
         task.cancel()
+    if reading.count < total - arguments.symbols:  # of a new symbol the feed sends the first as a snapshot
+        raise SystemExit(f"{total} ticks were sent, {reading.count} predictions came")
     row = percentiles(reading.stamps())
     row |= {"ticks_per_s": rate_per_s, "ticks": total, "cores": cores}
     row["ticks_a_block"] = round(reading.count / max(len(reading.parts), 1), 2)

@@ -149,8 +149,8 @@ class Intake:
                 self._log("block %d of partition %d is left out: %s", message.offset, message.partition, error)
                 continue
             possible = plausible(rows)
-            if not possible.all():
-                bad = int((~possible).sum())
+            bad = len(rows) - np.count_nonzero(possible)
+            if bad:
                 self._metrics.on_bad_rows(bad)
                 first = rows[~possible][0]
                 self._log(

@@ -174,17 +174,7 @@ class StreamConsumer(driver.Consumer):
             found: tuple[Mapping[Any, list[Any]], Any] = await super()._wait_next_records(timeout)
             return found
         with fetcher._subscriptions.fetch_context():  # noqa: SLF001
-            records = await fetcher.fetched_records(active, 0, client._max_poll_records)  # noqa: SLF001
-            if records:
-                await asyncio.sleep(0)  # there may be more at once, and others want to run
-            else:
-                news = fetcher._create_fetch_waiter()  # noqa: SLF001
-                timer = self.loop.call_later(timeout, fetcher._notify, news)  # noqa: SLF001
-                try:
-                    await news
-                finally:
-                    timer.cancel()
-                records = await fetcher.fetched_records(active, 0, client._max_poll_records)  # noqa: SLF001
+            records = await fetcher.fetched_records(active, timeout, client._max_poll_records)  # noqa: SLF001
         return records, active
 
     async def _deliver(self, records: Mapping[Any, list[Any]], is_ours: bool) -> None:

@@ -122,6 +122,22 @@ class LeanFetcher(Fetcher):
         self._failure: BaseException | None = None
         super().__init__(client, *args, **kwargs)
 
+    async def fetched_records(self, partitions: Any, timeout: float = 0, max_records: int | None = None) -> Any:
+        """Return what has been fetched, by partition; else wait up to ``timeout`` seconds for news."""
+        found = await super().fetched_records(partitions, 0, max_records)
+        if not timeout:
+            return found
+        if found:
+            await asyncio.sleep(0)  # there may be more at once, and others want to run
+            return found
+        news = self._create_fetch_waiter()
+        timer = self._loop.call_later(timeout, self._notify, news)
+        try:
+            await news
+        finally:
+            timer.cancel()
+        return {} if self._closed else await super().fetched_records(partitions, 0, max_records)
+
     async def _fetch_requests_routine(self) -> None:
         try:
             while True:
