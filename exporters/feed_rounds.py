@@ -4,7 +4,8 @@ To write to a socket costs about 8 us whatever the size. If all got the same mes
 would have them 8 ms after the first, and what comes meanwhile would wait as long again. So a round goes over parts
 of some hundred clients; between two parts the event loop takes what has come, and whose turn is late gets that too.
 After a round in which messages gathered it rests for as long as the round took, so that a gateway that could be
-busy all the time is busy half of it; but on its account rounds never begin more than FLUSH_EVERY_S apart.
+busy all the time is busy half of it; but on its account rounds never begin more than FLUSH_EVERY_S apart. With few
+clients there are few writes to save, and no rest.
 """
 
 import asyncio
@@ -25,8 +26,9 @@ from exporters.feed_wire import Held
 from stream.records import Records
 
 _PART_CLIENTS: Final = 128  # about 1 ms
-# Fewer in a round: whoever rests then makes the next messages wait that would have gone out at once.
+# Fewer in a round, or for fewer: whoever rests then makes the next messages wait that would have gone out at once.
 _WORTH_A_REST: Final = 4
+_CLIENTS_WORTH_A_REST: Final = 32
 # uvloop's timers count milliseconds.
 _SHORTEST_REST_S: Final = 0.0005
 
@@ -83,6 +85,7 @@ class Rounds:
         self._next: asyncio.Handle | None = None
         self._began_s = self._free_s = 0.0
         self._messages = 0  # at the most, to one part of this round
+        self._few = True  # clients
 
     @property
     def backlog(self) -> int:
@@ -97,6 +100,8 @@ class Rounds:
     def set_clients(self, followers: Mapping[FeedClient, Following]) -> None:
         """Serve these from now on; before, `forget` was called."""
         self._parts = [_Part(groups, self._had) for groups in _in_parts(self._grouped(followers))]
+        clients = sum(len(group.clients) for part in self._parts for group in part.groups)
+        self._few = clients < _CLIENTS_WORTH_A_REST
         self._turn, self.known = 0, True
         self.settled_seqs = np.zeros(0, np.int64)
 
@@ -141,14 +146,18 @@ class Rounds:
             return
         self._drop()
         self.settled_seqs = self._begun_seqs
-        if self._chunks or self._messages >= _WORTH_A_REST:
+        if self._chunks or self._is_worth_a_rest:
             # The sockets are written to before that.
             self._next = asyncio.get_running_loop().call_soon(self._end)
+
+    @property
+    def _is_worth_a_rest(self) -> bool:
+        return self._messages >= _WORTH_A_REST and not self._few
 
     def _end(self) -> None:
         self._next = None
         now_s = time.monotonic()
-        self._free_s = now_s + (rest_after(now_s - self._began_s) if self._messages >= _WORTH_A_REST else 0.0)
+        self._free_s = now_s + (rest_after(now_s - self._began_s) if self._is_worth_a_rest else 0.0)
         if self._chunks:
             self._begin()
 

@@ -149,7 +149,7 @@ class Intake:
                 self._log("block %d of partition %d is left out: %s", message.offset, message.partition, error)
                 continue
             possible = plausible(rows)
-            bad = len(rows) - np.count_nonzero(possible)
+            bad = int(len(rows) - np.count_nonzero(possible))
             if bad:
                 self._metrics.on_bad_rows(bad)
                 first = rows[~possible][0]
