@@ -20,7 +20,7 @@ import uvloop
 
 from bench.fanout_rows import EPOCH, SYMBOLS, messages_of, rows_of
 from stream.clock import NS_PER_S
-from stream.compose import freeze_garbage
+from stream.garbage import freeze_garbage
 from stream.records import Records
 
 _QUEUE: Final = 8192  # messages, as our gateway holds for a client

@@ -40,11 +40,11 @@ from websockets.asyncio.client import connect
 
 from bench.spine import healthy, say
 from stream.clock import NS_PER_S
-from stream.compose import freeze_garbage
 from stream.demo.parts import Part, Role
 from stream.embedded.kafka import EmbeddedKafka
 from stream.embedded.ports import free_port
 from stream.embedded.process import Child, Command
+from stream.garbage import freeze_garbage
 from stream.kafka_loops import use_lean_clients
 from stream.publisher import PublisherMetrics, TickPublisher
 from stream.records import PREDICTION, TickKind, decode_block, empty_ticks, encode_symbol

@@ -32,11 +32,11 @@ from bench.other_model import write_other_model
 from bench.spine import healthy, say
 from models.promotion import promote, read_models, rollback
 from models.registry import Registry
-from stream.compose import freeze_garbage
 from stream.demo.parts import Part, Role
 from stream.embedded.kafka import EmbeddedKafka
 from stream.embedded.process import Child, Command
 from stream.errors import InvariantError, ServerError
+from stream.garbage import freeze_garbage
 from stream.settings import Settings
 from stream.topics import create_topics
 

@@ -2,8 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -14,8 +13,7 @@ from stream.records import Records
 _PIECE_ROWS: Final = 4096
 
 
-@dataclass(frozen=True)
-class Segment:
+class Segment(NamedTuple):  # the collector has nothing to look at in there: there are as many as blocks in memory
     """Where consecutive rows were read."""
 
     rows: int

@@ -8,7 +8,6 @@ cluster answers, or a topic that ends before where we were, everything is forgot
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -231,7 +230,7 @@ def _portions(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
         while left:
             part = min(left, _CHUNK_ROWS - rows)
             left -= part
-            portion.append(replace(segment, rows=part, is_last=left == 0))
+            portion.append(segment._replace(rows=part, is_last=left == 0))
             rows += part
             if rows == _CHUNK_ROWS:
                 yield portion

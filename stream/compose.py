@@ -6,7 +6,6 @@ compiler, nor a worker for the exporters' clients.
 """
 
 import asyncio
-import gc
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from prometheus_client import CollectorRegistry
 from stream.clock import NS_PER_S
 from stream.days import day_of
 from stream.errors import InvariantError, SettingsError
+from stream.garbage import freeze_garbage
 from stream.nights import night_watch, worker_registry
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
@@ -136,16 +136,6 @@ def _new_windows(settings: Settings, partition: int, symbols: Any, periods: Any,
         symbols=symbols,
         periods=periods,
     )
-
-
-def freeze_garbage() -> None:
-    """Take everything that start-up made out of the garbage collector's sight.
-
-    Half a million objects of imported libraries live for ever; each full collection that looks at them stops the
-    process for 8 ms. What is made from now on is still collected.
-    """
-    gc.collect()
-    gc.freeze()
 
 
 async def run_simulator(

@@ -3,12 +3,16 @@
 import asyncio
 import signal
 from collections.abc import Awaitable, Callable
+from typing import Final
+
+_STARTED_WITHIN_S: Final = 5.0  # most roles; those that take longer see to their garbage themselves
 
 
 def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     """Run a role until it is done, or until SIGTERM or Ctrl-C asks it to stop cleanly."""
     import uvloop
 
+    from stream.garbage import freeze_garbage
     from stream.kafka_loops import use_lean_clients
     from stream.scheduling import yield_to_no_waker
 
@@ -16,9 +20,10 @@ def run_until_stopped(main: Callable[[asyncio.Event], Awaitable[None]]) -> None:
     yield_to_no_waker()
 
     async def supervised() -> None:
-        stop = asyncio.Event()
+        stop, loop = asyncio.Event(), asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, stop.set)
+        loop.call_later(_STARTED_WITHIN_S, freeze_garbage)
         await main(stop)
 
     uvloop.run(supervised())
