@@ -47,7 +47,7 @@ def messages_of(rows: Records) -> Iterator[str]:
     """Yield each row as the text of a message of its own, as our feed says it."""
     names = [encode_symbol_name(symbol) for symbol in rows["symbol"].tolist()]
     for item in encode_predictions(rows, names):
-        ((frame, _),) = items_frames(CHANNELS["prediction"], False, [item + b"}"], EPOCH, rows["published_ns"][0])
+        ((frame, _),) = items_frames(CHANNELS["prediction"], False, [item], EPOCH, rows["published_ns"][0])
         yield frame[4:].decode()  # without the header of a frame of 126 to 65,535 bytes
 
 
