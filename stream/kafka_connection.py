@@ -17,11 +17,12 @@ import logging
 import struct
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 import aiokafka.conn
 from aiokafka import errors
+from aiokafka.client import ConnectionGroup
 from aiokafka.conn import AIOKafkaConnection, CloseReason
 from aiokafka.protocol.fetch import FetchRequest_v11, FetchResponse_v11
 from aiokafka.protocol.produce import ProduceRequest_v7, ProduceResponse_v7
@@ -89,7 +90,8 @@ class LeanConnection(AIOKafkaConnection):
         if self._writer is None:
             raise errors.KafkaConnectionError(f"no connection to the broker at {self.host}:{self.port}")
         built = request.prepare(self._versions)
-        number = self._write(built, _ENCODERS.get(type(built)))
+        encode = _ENCODERS.get(type(built))
+        number = self._write(built, None if encode is None else encode(built))
         if not expect_response:
             return asyncio.sleep(0)
         answer = self._loop.create_future()
@@ -102,26 +104,41 @@ class LeanConnection(AIOKafkaConnection):
         Returns:
             Whether it was sent: there is a connection, and the request is one of those that carry blocks.
         """
+        built = self.prepared(request)
+        return built is not None and self._post(built, _ENCODERS[type(built)](built), then)
+
+    def prepared(self, request: Any) -> Any:
+        """Return a request in the version for this broker; None where `post_built` has no way to send it."""
+        if self._writer is None:
+            return None
+        built = request.prepare(self._versions)
+        return built if type(built) in _ENCODERS else None
+
+    def post_built(
+        self, built: Any, body: bytes | bytearray, then: Callable[[Any, Exception | None], None]
+    ) -> bool:
+        """As `post`, for a request that is `prepared` and encoded."""
+        return self._post(built, [body], then)
+
+    def _post(
+        self, built: Any, body: Sequence[bytes | bytearray], then: Callable[[Any, Exception | None], None]
+    ) -> bool:
         if self._writer is None:
             return False
-        built = request.prepare(self._versions)
-        encode = _ENCODERS.get(type(built))
-        if encode is None:
-            return False
-        number = self._write(built, encode)
+        number = self._write(built, body)
         self._requests.append((number, built, _Answer(then)))
         self._posted[number] = time.monotonic()
         if self._overdue is None:
             self._overdue = self._loop.call_later(self._request_timeout, self._look_for_overdue)
         return True
 
-    def _write(self, built: Any, encode: "Callable[[Any], list[bytes]] | None") -> int:
+    def _write(self, built: Any, body: Sequence[bytes | bytearray] | None) -> int:
         number: int = self._next_correlation_id()
-        if encode is None:
+        if body is None:
             parts = [built.build_request_header(number, self._client_id).encode(), built.encode()]
         else:
             head = _HEADER.pack(built.API_KEY, built.API_VERSION, number, len(self._name))
-            parts = [head + self._name, *encode(built)]
+            parts = [head + self._name, *body]
         size_bytes = sum(map(len, parts))
         parts.insert(0, _INT32.pack(size_bytes))
         if size_bytes < _JOINED_BYTES:
@@ -251,6 +268,28 @@ class _Frames(asyncio.BufferedProtocol):
             connection.close(reason=CloseReason.CONNECTION_BROKEN, exc=error)
 
 
+class Answered:
+    """A client that has the answer to the one request that it is given."""
+
+    def __init__(self, client: Any, answer: Any, error: Exception | None) -> None:
+        self._client, self._answer, self._error = client, answer, error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    async def send(self, node: int, request: Any, **_: Any) -> Any:
+        """Return the answer, or raise why there is none."""
+        if self._error is not None:
+            raise self._error
+        return self._answer
+
+
+def connection_to(client: Any, node: int) -> LeanConnection | None:
+    """Return the connection of an aiokafka client for blocks to and from a node, or None where there is none."""
+    connection = client._conns.get((node, ConnectionGroup.DEFAULT))  # noqa: SLF001
+    return connection if isinstance(connection, LeanConnection) else None
+
+
 def use_lean_connections() -> None:
     """Let every client of Kafka that this process opens from now on use `LeanConnection`."""
     aiokafka.conn.AIOKafkaConnection = LeanConnection
@@ -275,27 +314,28 @@ def _encode_produce(request: Any) -> list[bytes]:
     return [*parts, head] if head else parts
 
 
-def _encode_fetch(request: Any) -> list[bytes]:
-    parts = [
-        _FETCH.pack(
-            request.replica_id,
-            request.max_wait_time,
-            request.min_bytes,
-            request.max_bytes,
-            request.isolation_level,
-            request.session_id,
-            request.session_epoch,
-            len(request.topics),
-        )
-    ]
+def encode_fetch(request: Any) -> tuple[bytes, dict[tuple[str, int], int]]:
+    """Return a request of version 11, and where in there the offset of each partition stands: eight bytes."""
+    body = _FETCH.pack(
+        request.replica_id,
+        request.max_wait_time,
+        request.min_bytes,
+        request.max_bytes,
+        request.isolation_level,
+        request.session_id,
+        request.session_epoch,
+        len(request.topics),
+    )
+    places = {}
     for topic, partitions in request.topics:
-        parts.append(_text(topic) + _INT32.pack(len(partitions)))
-        parts += [_FETCH_PARTITION.pack(*partition) for partition in partitions]
-    parts.append(_INT32.pack(len(request.forgotten_topics_data)))
+        body += _text(topic) + _INT32.pack(len(partitions))
+        for partition in partitions:
+            places[topic, partition[0]] = len(body) + _PAIR.size
+            body += _FETCH_PARTITION.pack(*partition)
+    body += _INT32.pack(len(request.forgotten_topics_data))
     for topic, forgotten in request.forgotten_topics_data:
-        parts.append(_text(topic) + struct.pack(f">i{len(forgotten)}i", len(forgotten), *forgotten))
-    parts.append(_text(request.rack_id))
-    return [b"".join(parts)]
+        body += _text(topic) + struct.pack(f">i{len(forgotten)}i", len(forgotten), *forgotten)
+    return body + _text(request.rack_id), places
 
 
 def _topic(frame: bytes | bytearray, at: int) -> tuple[str, int, int]:
@@ -345,7 +385,7 @@ def _decode_fetched(frame: bytes | bytearray, at: int) -> Any:
 
 _ENCODERS: Final[dict[type, Callable[[Any], list[bytes]]]] = {
     ProduceRequest_v7: _encode_produce,
-    FetchRequest_v11: _encode_fetch,
+    FetchRequest_v11: lambda request: [encode_fetch(request)[0]],
 }
 _DECODERS: Final[dict[type, Callable[[bytes | bytearray, int], Any]]] = {
     ProduceRequest_v7: _decode_produced,

@@ -20,9 +20,9 @@ from stream.kafka_connection import (
     LeanConnection,
     _decode_fetched,
     _decode_produced,
-    _encode_fetch,
     _encode_produce,
     _Frames,
+    encode_fetch,
 )
 
 INT16 = st.integers(-(1 << 15), (1 << 15) - 1)
@@ -54,7 +54,10 @@ def test_a_fetch_request_is_the_bytes_that_aiokafka_would_send(
     head: tuple[int, ...], asked: list[Any], forgotten: list[Any], rack: str
 ) -> None:
     request = FetchRequest_v11(*head, asked, forgotten, rack)
-    assert b"".join(_encode_fetch(request)) == request.encode()
+    body, places = encode_fetch(request)
+    assert body == request.encode()
+    offsets = {(topic, one[0]): one[2] for topic, partitions in asked for one in partitions}
+    assert {place: int.from_bytes(body[at : at + 8], "big", signed=True) for place, at in places.items()} == offsets
 
 
 @given(topics(INT32, INT16, INT64, INT64, INT64), INT32, st.binary(max_size=8))

@@ -11,13 +11,14 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.client import ConnectionGroup
 from aiokafka.conn import create_conn
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import CorruptRecordException, KafkaConnectionError
 from aiokafka.protocol.fetch import FetchRequest, FetchRequest_v11, FetchResponse_v11
 from aiokafka.protocol.produce import ProduceRequest_v7, ProduceResponse_v7
 
 from stream import kafka_connection
 from stream.embedded.kafka import EmbeddedKafka
-from stream.kafka_loops import LeanFetcher, LeanSender
+from stream.kafka_fetcher import LeanFetcher
+from stream.kafka_loops import LeanSender
 
 NOT_LEADER = 6
 COUNT = 300
@@ -138,6 +139,96 @@ def test_what_a_broker_refuses_is_sent_and_read_again(
 
     assert asyncio.run(run()) == ALL
     assert next(answers) > 18
+
+
+def test_what_one_does_to_partitions_between_two_fetches_counts_at_once(
+    kafka: EmbeddedKafka, fresh_name: Callable[[str], str]
+) -> None:
+    topic = fresh_name("paused")
+    first, second = partitions = [TopicPartition(topic, number) for number in range(2)]
+
+    async def numbers(consumer: AIOKafkaConsumer, count: int, *of: TopicPartition) -> list[int]:
+        got: list[int] = []
+        async with asyncio.timeout(10):
+            while len(got) < count:
+                for messages in (await consumer.getmany(*of, timeout_ms=50, max_records=10)).values():
+                    got += [int(message.value) for message in messages]
+        return got
+
+    async def run() -> None:
+        await make_topic(kafka, topic)
+        await produce(kafka, topic)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=20
+        )
+        await consumer.start()
+        try:
+            consumer.assign(partitions)
+            consumer.pause(second)
+            assert await numbers(consumer, COUNT // 2) == ALL[0]
+            assert not await consumer.getmany(timeout_ms=300)
+            consumer.resume(second)
+            assert await numbers(consumer, COUNT // 2) == ALL[1]
+            await consumer.seek_to_beginning(first)
+            consumer.seek(second, 100)
+            # Nobody takes the other one; it neither holds this one up nor is it lost.
+            assert await numbers(consumer, COUNT // 2 - 100, second) == ALL[1][100:]
+            async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+                for number in range(3):
+                    await producer.send_and_wait(topic, str(number).encode(), partition=1)
+                    assert await numbers(consumer, 1, second) == [number]
+                assert await numbers(consumer, COUNT // 2) == ALL[0]
+                await producer.send_and_wait(topic, b"7", partition=0)
+            async with asyncio.timeout(10):
+                assert int((await consumer.getone()).value) == 7
+            assert [await consumer.position(partition) for partition in partitions] == [151, 153]
+            assert [consumer.highwater(partition) for partition in partitions] == [151, 153]
+        finally:
+            await consumer.stop()
+
+    asyncio.run(run())
+
+
+def test_a_batch_that_was_damaged_on_the_way_is_told_and_read_again(
+    kafka: EmbeddedKafka, fresh_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, damaged = fresh_name("damaged"), []
+    fetched = kafka_connection._DECODERS[FetchRequest_v11]
+
+    def damage(frame: bytes, at: int) -> Any:
+        answer = fetched(frame, at)
+        for _, partitions in answer.topics:
+            for place, one in enumerate(partitions):
+                if one[-1] and not damaged:
+                    damaged.append(one)
+                    partitions[place] = (*one[:-1], one[-1][:-1] + bytes([one[-1][-1] ^ 1]))
+        return answer
+
+    monkeypatch.setitem(kafka_connection._DECODERS, FetchRequest_v11, damage)
+
+    async def run() -> list[int]:
+        await make_topic(kafka, topic, 1)
+        async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer:
+            await producer.send_and_wait(topic, b"1")
+        got: list[int] = []
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=20
+        )
+        await consumer.start()
+        try:
+            consumer.assign([TopicPartition(topic, 0)])
+            with pytest.raises(CorruptRecordException, match="CRC"):
+                await asyncio.wait_for(consumer.getone(), 10)
+            async with asyncio.timeout(10):
+                while not got:
+                    for messages in (await consumer.getmany(timeout_ms=100)).values():
+                        got += [int(message.value) for message in messages]
+        finally:
+            await consumer.stop()
+        return got
+
+    assert asyncio.run(run()) == [1]
+    assert len(damaged) == 1
 
 
 class Relay:
