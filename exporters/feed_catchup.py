@@ -108,6 +108,10 @@ class CatchUp:
         is_level = False
         while True:
             await self._ready()
+            if not is_level and self._archive is not None and self._may_be_behind():
+                await self._draw_level(self._archive)
+                is_level = True
+                continue
             self._check()
             missing = [symbol for symbol in self._after if not self._in_memory(symbol)]
             if not missing:
@@ -117,10 +121,6 @@ class CatchUp:
                 continue  # it went on faster than the client reads
             if self._archive is None:
                 self._reset(missing, "gone")
-                continue
-            if not is_level and any(self._fanout.board.find(symbol) is None for symbol in missing):
-                await self._draw_level(self._archive)
-                is_level = True
                 continue
             history, partitions = self._fanout.history, self._partitions(list(self._after))
             # Also of those that memory has now: it may not when the others are there.
@@ -133,14 +133,28 @@ class CatchUp:
                 if await self._from_kafka(reader, positions):
                     return
 
+    def _may_be_behind(self) -> bool:
+        """Whether the client has more than the channel, or symbols that it does not know, by the same numbers."""
+        resume, board = self._request.resume, self._fanout.board
+        slots = ((board.find(symbol), seq) for symbol, seq in self._after.items())
+        return (
+            resume is not None
+            and resume.epoch == self._fanout.epoch
+            and any(slot is None or int(board.seqs[slot]) < seq for slot, seq in slots)
+        )
+
     async def _draw_level(self, archive: Archive) -> None:
         """Wait until the channel has read all that is in Kafka now.
 
-        A client that was told by a gateway that is further may know symbols that we have not read of yet: they are
-        not gone.
+        A client that was told by a gateway that is further may have what we have not read yet: that is not gone,
+        and nothing has begun anew.
         """
-        async with archive.open() as reader:
-            ends = reader.ends
+        try:
+            async with archive.open() as reader:
+                ends = reader.ends
+        except (KafkaError, TimeoutError, OSError) as error:
+            logger.warning("feed client %s: nobody tells what is in Kafka: %r", self._client.peer, error)
+            return
         history = self._fanout.history
         while history is self._fanout.history and any(history.next_offset(p) < end for p, end in ends.items()):
             await asyncio.sleep(_LOOK_EVERY_S)

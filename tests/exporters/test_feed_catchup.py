@@ -130,11 +130,20 @@ async def test_what_cannot_be_had_is_told_and_begins_with_a_snapshot(
         assert [item["type"] for item in got if item["symbol"] == "NONE"] == ["snapshot", "prediction"]
 
 
-async def test_what_a_gateway_has_not_read_of_yet_is_not_gone(
-    start: Start, publish: Any, make_rows: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("known_rows", [0, 4], ids=["of a symbol that is new", "of one that it knows"])
+async def test_what_a_gateway_has_not_read_yet_is_neither_gone_nor_ahead_of_it(
+    start: Start,
+    publish: Any,
+    make_rows: Any,
+    eventually: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    known_rows: int,
 ) -> None:
     gateway = await start()
     epoch = await epoch_of(gateway)
+    if known_rows:
+        await publish(make_rows(["AIG"], known_rows))
+        await known(gateway, eventually, predictions=known_rows)
     go_on, hand_on, held = asyncio.Event(), Tail._hand_on, asyncio.Event()
 
     async def behind(*arguments: Any) -> None:
@@ -143,7 +152,7 @@ async def test_what_a_gateway_has_not_read_of_yet_is_not_gone(
         await hand_on(*arguments)
 
     monkeypatch.setattr(Tail, "_hand_on", behind)
-    await publish(make_rows(["AIG"], 6))  # the client was told of these by another
+    await publish(make_rows(["AIG"], 6 - known_rows, first=known_rows + 1))  # the client was told by another
     await asyncio.wait_for(held.wait(), 20)
     async with gateway.client() as client:
         await client.follow("AIG", resume={"epoch": epoch, "seqs": {"AIG": 6}})
