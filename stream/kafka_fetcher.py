@@ -114,26 +114,34 @@ class LeanFetcher(Fetcher):
                 if not self._subscriptions.is_assigned(tp):
                     del self._records[tp]
                 continue
-            if taken and type(self._records[tp]) is FetchError:
-                break  # the next call raises it
-            records = self._pop(tp, left)
+            try:
+                records = self._pop(tp, left)
+            except errors.KafkaError as error:
+                if not taken:
+                    raise
+                # What was taken is not lost for it: the next call raises it.
+                self._records[tp] = FetchError(error=error, backoff=self._prefetch_backoff)
+                break
             if records:
                 taken[tp] = records
                 left = None if left is None else left - len(records)
         return taken
 
     def _pop(self, tp: TopicPartition, limit: int | None) -> list[Any]:
-        """Return what came of a partition, or raise what went wrong there."""
+        """Return what came of a partition, or raise what went wrong there; that is read again from where we are."""
         fetched = self._records[tp]
-        error = fetched if type(fetched) is FetchError else None
-        records: list[Any] = [] if error else fetched.getall(limit)
-        if error or not fetched.has_more():
-            del self._records[tp]
-            if tp in self._untaken:
-                self._forget_how()
-            self._ask_soon()
-        if error:
-            error.check_raise()
+        is_over = True
+        try:
+            if type(fetched) is FetchError:
+                fetched.check_raise()
+            records: list[Any] = fetched.getall(limit)
+            is_over = not fetched.has_more()
+        finally:
+            if is_over:
+                del self._records[tp]
+                if tp in self._untaken:
+                    self._forget_how()
+                self._ask_soon()
         return records
 
     async def _fetch_requests_routine(self) -> None:
