@@ -1,10 +1,10 @@
-"""aiokafka's sender and fetcher without a task, a timer and a set of futures for each request.
+"""aiokafka's sender without a task, a timer and a set of futures for each request.
 
 Between the answer of a broker and whoever waits for it aiokafka has a task for the request, a timer, and two rounds
 of `asyncio.wait`: several turns of the event loop, and a good part of what a request costs. Here an answer is
 worked off in the turn in which it comes, by aiokafka's own handlers. What is not as it should be (no connection, an
 error, no answer) goes aiokafka's way, in a task. So what is sent again, in which order and with which sequence
-numbers, and where a partition is read on, stays aiokafka's.
+numbers stays aiokafka's. `stream.kafka_fetcher` does the same for what is fetched.
 """
 
 import asyncio
