@@ -217,12 +217,9 @@ class LeanFetcher(Fetcher):
         fetches, resets, timeout_s, no_leader, resumed = self._get_actions_per_node(assignment)
         for node, request in fetches:
             self._in_flight.add(node)
-            connection = connection_to(self._client, node)
-            built = connection and connection.prepared(request)
-            fetch = Fetch(node, built, assignment) if built is not None and self._is_plain else None
-            if connection is not None and fetch is not None:
+            fetch = self._post(node, request)
+            if fetch is not None:
                 self._again[node] = fetch
-                connection.post_built(built, fetch.body, partial(self._on_answer, assignment, fetch))
             else:
                 self._again.pop(node, None)
                 self._spawn(node, self._proc_fetch_request(assignment, node, request))
@@ -239,6 +236,16 @@ class LeanFetcher(Fetcher):
         if self._looking is not None:
             self._looking.cancel()
         self._looking = self._loop.call_later(timeout_s, self._look_afresh)
+
+    def _post(self, node: int, request: Any) -> Fetch | None:
+        """Send a request; return it as it can be sent again, or None where it has to go aiokafka's way."""
+        connection = connection_to(self._client, node) if self._is_plain else None
+        built = None if connection is None else connection.prepared(request)
+        if connection is None or built is None:
+            return None
+        fetch = Fetch(node, built, self._assignment)
+        then = partial(self._on_answer, self._assignment, fetch)
+        return fetch if connection.post_built(built, fetch.body, then) else None
 
     def _look_afresh(self) -> None:
         self._looking = None
