@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from aiokafka.protocol.produce import ProduceRequest_v7, ProduceResponse_v7
 
 from stream import kafka_connection
 from stream.embedded.kafka import EmbeddedKafka
+from stream.kafka_fetch import Fetch
 from stream.kafka_fetcher import LeanFetcher
 from stream.kafka_loops import LeanSender
 
@@ -189,10 +191,53 @@ def test_what_one_does_to_partitions_between_two_fetches_counts_at_once(
     asyncio.run(run())
 
 
+def test_a_fetch_is_sent_again_as_it_was_also_beside_partitions_that_nobody_takes(
+    kafka: EmbeddedKafka, fresh_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    topic, counted = fresh_name("again"), Counter[str]()
+    taken, paused, untaken = partitions = [TopicPartition(topic, number) for number in range(3)]
+
+    def count(owner: type, name: str) -> None:
+        function = getattr(owner, name)
+
+        def counting(*arguments: Any) -> Any:
+            counted[name] += 1
+            return function(*arguments)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    async def run() -> list[int]:
+        await make_topic(kafka, topic, 3)
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=kafka.bootstrap, auto_offset_reset="earliest", fetch_max_wait_ms=20
+        )
+        got: list[int] = []
+        await consumer.start()
+        try:
+            consumer.assign(partitions)
+            consumer.pause(paused)
+            async with AIOKafkaProducer(bootstrap_servers=kafka.bootstrap) as producer, asyncio.timeout(30):
+                await producer.send_and_wait(topic, b"0", partition=untaken.partition)
+                for number in range(100):
+                    await producer.send_and_wait(topic, str(number).encode(), partition=taken.partition)
+                    while len(got) <= number:
+                        for messages in (await consumer.getmany(taken, timeout_ms=100)).values():
+                            got += [int(message.value) for message in messages]
+        finally:
+            await consumer.stop()
+        return got
+
+    count(LeanFetcher, "_get_actions_per_node")
+    count(Fetch, "read")
+    assert asyncio.run(run()) == list(range(100))
+    assert counted["_get_actions_per_node"] < counted["read"] / 3
+
+
 def test_a_batch_that_was_damaged_on_the_way_is_told_and_nothing_is_lost(
     kafka: EmbeddedKafka, fresh_name: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    topic, damaged = fresh_name("damaged"), []
+    topic = fresh_name("damaged")
+    damaged: list[Any] = []
     fetched = kafka_connection._DECODERS[FetchRequest_v11]
 
     def damage(frame: bytes, at: int) -> Any:
