@@ -10,8 +10,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from exporters.feed_board import Int64s
 from exporters.feed_channels import BAR
-from exporters.sequence import Int64s
 from stream.records import Records, join_records
 
 _SLOT_BITS: Final = 40  # a number of a bar of 1 s has 31

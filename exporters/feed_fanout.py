@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from exporters.feed_board import Board, Int64s
+from exporters.feed_board import Board, Int64s, Placed
 from exporters.feed_channels import Channel
 from exporters.feed_client import FeedClient
 from exporters.feed_encode import encode_symbol_name
@@ -62,7 +62,7 @@ class Fanout:
         self.filling = False
         self.followers: dict[FeedClient, Following] = {}
         self._told_first: list[Held] = []
-        self.rounds = Rounds(channel.has_binary, self.frames, lambda: self.board.seqs, self._note_sent)
+        self.rounds = Rounds(channel.has_binary, self.frames, self._note_sent)
         self._latest: list[tuple[FeedClient, Following]] | None = None  # who follows with `latest`; None: not known
         self._zeros: Int64s = np.zeros(0, np.int64)
         self._metrics, self._clock, self._memory = metrics, clock, memory
@@ -117,7 +117,7 @@ class Fanout:
 
     def fill(self, rows: Records, segments: Sequence[Segment]) -> Int64s:
         """Take rows of the past; nobody gets them, see `show_all`. Return the slot of each."""
-        return self._put(rows, segments)[0]
+        return self._put(rows, segments)[0].slots
 
     def show_all(self) -> None:
         """Send everybody a snapshot of what he follows: the board was filled behind their backs."""
@@ -128,22 +128,24 @@ class Fanout:
 
     def publish(self, rows: Records, segments: Sequence[Segment]) -> Int64s:
         """Take new rows in order, and send them to the clients of `full`, in rounds. Return the slot of each."""
-        slots, first, positions = self._put(rows, segments)
+        (slots, before, first), positions = self._put(rows, segments)
         if not self.rounds.known:
             self.rounds.set_clients(self.followers)
         is_first = None
-        if len(first):
+        if first:
             is_first = np.zeros(len(rows), bool)
             is_first[first] = True
-        self.rounds.put(Chunk(rows, slots, is_first, positions))
+        self.rounds.put(Chunk(rows, slots, is_first, positions, before))
         return slots
 
     def sent_seqs(self) -> Int64s:
         """Return up to which seq all followers have been sent each slot: ``int64[slots]``, 0 for none."""
-        if not self.rounds.backlog:
-            return self.board.seqs
-        settled = self.rounds.settled_seqs
-        return np.concatenate([settled, np.zeros(len(self.board) - len(settled), np.int64)])
+        before = self.rounds.before_unsent()
+        seqs = self.board.seqs
+        if before:
+            seqs = seqs.copy()
+            seqs[list(before)] = list(before.values())
+        return seqs
 
     def _will_change(self) -> None:
         """Who follows what changes: what is there goes to those who followed it until now."""
@@ -152,7 +154,7 @@ class Fanout:
 
     def _note_sent(self, rows: Records) -> None:
         if len(rows) and self.channel.name == "prediction":
-            self._metrics.on_sent(self._clock() - rows["published_ns"])
+            self._metrics.on_sent(rows, self._clock())
 
     def flush(self) -> float:
         """Send to clients of `latest` and `throttle` what has moved.
@@ -235,21 +237,20 @@ class Fanout:
 
     def _items(self, rows: Records, positions: Int64s | None) -> list[bytes]:
         if positions is not None and positions[0] >= self.history.start:
-            return self.history.items(positions, self.board)
+            return self.history.items(positions, rows, self.board)
         names = {symbol: encode_symbol_name(symbol) for symbol in set(rows["symbol"].tolist())}
         return self.channel.encode(rows, [names[symbol] for symbol in rows["symbol"].tolist()])
 
-    def _put(self, rows: Records, segments: Sequence[Segment]) -> tuple[Int64s, Int64s, Int64s]:
+    def _put(self, rows: Records, segments: Sequence[Segment]) -> tuple[Placed, Int64s]:
         known = len(self.board)
-        slots, first = self.board.put(rows)
-        position = self.history.head
-        self.history.append(self.board, rows, slots, first, segments)
+        placed = self.board.put(rows)
+        positions = self.history.append(rows, placed, segments)
         if len(self.board) > known:
             self._metrics.symbols[self.channel.name] = len(self.board)
             for following in self.followers.values():
                 following.extend(self.board)
             self._will_change()
-        return slots, first, np.arange(position, self.history.head)
+        return placed, positions
 
     def _step(self, is_binary: bool, following: Following, all_had: Int64s, frames: Frames, now_ns: int) -> _Step:
         before = following.had, following.due_ns

@@ -43,6 +43,7 @@ class FeedMetrics:
         self.lag_blocks: dict[int, int] = {}
         self._stages = StageLatencies((*_STAGES, *_TO_GATEWAY, _SENT))
         self._read: list[tuple[Records, int]] = []  # not looked at yet
+        self._sent: list[tuple[Records, int]] = []
         registry.register(self)
 
     @property
@@ -58,20 +59,22 @@ class FeedMetrics:
             self._look()
 
     def _look(self) -> None:
-        if not self._read:
-            return
-        rows = join_records([rows for rows, _ in self._read])
-        read_ns = np.repeat([at_ns for _, at_ns in self._read], [len(rows) for rows, _ in self._read])
-        self._read.clear()
         stages = self._stages.stages
-        for stage, (start, end) in _STAGES.items():
-            stages[stage].record(rows[end] - rows[start])
-        for stage, start in _TO_GATEWAY.items():
-            stages[stage].record(read_ns - rows[start])
+        if self._read:
+            rows, read_ns = _joined(self._read)
+            for stage, (start, end) in _STAGES.items():
+                stages[stage].record(rows[end] - rows[start])
+            for stage, start in _TO_GATEWAY.items():
+                stages[stage].record(read_ns - rows[start])
+        if self._sent:
+            rows, sent_ns = _joined(self._sent)
+            stages[_SENT].record(sent_ns - rows["published_ns"])
 
-    def on_sent(self, latencies_ns: NDArray[np.int64]) -> None:
-        """Record how long after they were published predictions were handed to the sockets: ``int64[N]``, in ns."""
-        self._stages.stages[_SENT].record(latencies_ns)
+    def on_sent(self, rows: Records, sent_ns: int) -> None:
+        """Record how long after they were published ``PREDICTION[N]`` were handed to the sockets; as `on_read`."""
+        self._sent.append((rows, sent_ns))
+        if len(self._sent) >= _LOOK_AT_BLOCKS:
+            self._look()
 
     def collect(self) -> Iterable[Metric]:
         """Yield every metric: the protocol of a Prometheus collector."""
@@ -104,3 +107,11 @@ class FeedMetrics:
         for partition, blocks in self.lag_blocks.items():
             lag.add_metric([str(partition)], blocks)
         yield lag
+
+
+def _joined(parts: list[tuple[Records, int]]) -> tuple[Records, NDArray[np.int64]]:
+    """Return all rows in one, and the time of each; there are no more parts then."""
+    rows = join_records([rows for rows, _ in parts])
+    at_ns = np.repeat([at_ns for _, at_ns in parts], [len(rows) for rows, _ in parts])
+    parts.clear()
+    return rows, at_ns

@@ -40,6 +40,7 @@ class Chunk(NamedTuple):
     slots: Int64s
     is_first: NDArray[np.bool_] | None  # None: none of them
     positions: Int64s
+    before: list[int]  # seq of the row before each, of its symbol
 
 
 MakeFrames = Callable[[bool, Records, Int64s, bool], Iterator[Held]]
@@ -53,6 +54,9 @@ class _Group:
     binary: bool
     clients: list[FeedClient]
 
+    def __post_init__(self) -> None:
+        self.gets_all = bool(self.full.all())
+
 
 @dataclass
 class _Part:
@@ -63,20 +67,15 @@ class _Part:
 class Rounds:
     """The clients of `full` of one channel, and what they have not been sent yet."""
 
-    def __init__(
-        self, has_binary: bool, frames: MakeFrames, seqs: Callable[[], Int64s], note_sent: Callable[[Records], None]
-    ) -> None:
+    def __init__(self, has_binary: bool, frames: MakeFrames, note_sent: Callable[[Records], None]) -> None:
         """Begin without clients.
 
         Args:
             has_binary: whether the channel has a binary form.
             frames: makes frames of rows: whether they are a snapshot, the rows, their positions, whether binary.
-            seqs: the newest seq of every slot.
             note_sent: told of rows that went out to a part.
         """
-        self._has_binary, self._frames, self._seqs, self._note_sent = has_binary, frames, seqs, note_sent
-        self.settled_seqs: Int64s = np.zeros(0, np.int64)  # the newest when the last whole round began
-        self._begun_seqs = self.settled_seqs  # ... when this one did
+        self._has_binary, self._frames, self._note_sent = has_binary, frames, note_sent
         self.known = False  # whether these are the parts of the followers as they are
         self._parts: list[_Part] = []
         self._chunks: deque[Chunk] = deque()
@@ -92,6 +91,14 @@ class Rounds:
         """How many rows somebody has not been sent."""
         return sum(len(chunk.rows) for chunk in self._chunks)
 
+    def before_unsent(self) -> dict[int, int]:
+        """Return the seq before the first row that somebody has not been sent, of each slot that has one."""
+        found: dict[int, int] = {}
+        for chunk in self._chunks:
+            for slot, before in zip(chunk.slots.tolist(), chunk.before, strict=True):
+                found.setdefault(slot, before)
+        return found
+
     @property
     def busy(self) -> bool:
         """Whether a round is under way, or what comes now has to wait for the next."""
@@ -103,7 +110,6 @@ class Rounds:
         clients = sum(len(group.clients) for part in self._parts for group in part.groups)
         self._few = clients < _CLIENTS_WORTH_A_REST
         self._turn, self.known = 0, True
-        self.settled_seqs = np.zeros(0, np.int64)
 
     def forget(self) -> None:
         """Send all that is there to those it is for; who follows what changes now."""
@@ -138,14 +144,13 @@ class Rounds:
     def _step(self) -> None:
         self._next = None
         if self._turn == 0:
-            self._began_s, self._messages, self._begun_seqs = time.monotonic(), 0, self._seqs().copy()
+            self._began_s, self._messages = time.monotonic(), 0
         self._messages = max(self._messages, self._send(self._parts[self._turn]))
         self._turn = (self._turn + 1) % len(self._parts)
         if self._turn:
             self._next = asyncio.get_running_loop().call_soon(self._step)
             return
         self._drop()
-        self.settled_seqs = self._begun_seqs
         if self._chunks or self._is_worth_a_rest:
             # The sockets are written to before that.
             self._next = asyncio.get_running_loop().call_soon(self._end)
@@ -166,7 +171,13 @@ class Rounds:
         part.had = self._had
         if not chunks:
             return 0
-        rows, slots, is_first, positions = chunks[0] if len(chunks) == 1 else _join(chunks)
+        rows, slots, is_first, positions, _ = chunks[0] if len(chunks) == 1 else _join(chunks)
+        if is_first is None and part.groups[0].gets_all and len(part.groups) == 1:
+            for held in self._frames(False, rows, positions, part.groups[0].binary):
+                for client in part.groups[0].clients:
+                    client.post(held)
+            self._note_sent(rows)
+            return len(rows)
         sent = np.zeros(len(rows), bool)
         for group in part.groups:
             ours = group.full[slots]
@@ -229,4 +240,4 @@ def _join(chunks: list[Chunk]) -> Chunk:
         for column in zip(*((chunk.rows, chunk.slots, chunk.positions) for chunk in chunks), strict=True)
     )
     firsts = [np.zeros(len(chunk.rows), bool) if chunk.is_first is None else chunk.is_first for chunk in chunks]
-    return Chunk(rows, slots, np.concatenate(firsts), positions)
+    return Chunk(rows, slots, np.concatenate(firsts), positions, [seq for chunk in chunks for seq in chunk.before])

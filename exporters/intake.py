@@ -4,7 +4,9 @@ A block that cannot be read, or a row that cannot be true, is counted, logged wi
 stays in Kafka for whoever wants to look. Nothing that comes in through here can stop an exporter.
 """
 
+import functools
 import logging
+import math
 import re
 from collections.abc import Iterable
 from typing import Final, Protocol
@@ -25,6 +27,8 @@ _INDICES: Final = 1 << 16
 _LAST_SEQ: Final = (1 << 53) - 1  # readers with doubles count exactly up to there
 _READABLE: Final = re.compile(rb"[!-~]+")
 _FINITE: Final = ("ref_price", "p_down", "p_flat", "p_up", "expected_return_bps")
+_FEW: Final = 64  # rows, below which a call of numpy costs more than a look at each
+_LOOKED_AT: Final = ("symbol", "seq", "source_offset", "source_index", *_FINITE, "spread_bps")
 _REASONS_LOGGED: Final = 20  # lines about bad input; after that it is only counted
 
 
@@ -130,6 +134,13 @@ class Intake:
             logger.error("the engine numbers %d symbols of partition %d anew", accepted.restarts, partition)
         return accepted
 
+    def follow(self, partition: int, rows: Records) -> Accepted | None:
+        """Return the new ones of rows that go on where those before end, or None where something is in between."""
+        accepted = self._sequencer.follow(partition, rows)
+        if accepted is not None:
+            self._metrics.on_accepted(accepted)
+        return accepted
+
     def forget(self, partition: int) -> None:
         """Know nothing of a partition's symbols: somebody else may have gone on with them."""
         self._sequencer.forget(partition)
@@ -148,9 +159,9 @@ class Intake:
                 self._metrics.on_bad_block(type(error).__name__)
                 self._log("block %d of partition %d is left out: %s", message.offset, message.partition, error)
                 continue
-            possible = plausible(rows)
-            bad = int(len(rows) - np.count_nonzero(possible))
-            if bad:
+            if not are_plausible(rows):
+                possible = plausible(rows)
+                bad = int(len(rows) - np.count_nonzero(possible))
                 self._metrics.on_bad_rows(bad)
                 first = rows[~possible][0]
                 self._log(
@@ -190,6 +201,31 @@ def plausible(rows: Records, finite: tuple[str, ...] = _FINITE) -> NDArray[np.bo
         spread_bps = rows["spread_bps"]
         good &= ~((spread_bps < 0.0) | (spread_bps == np.inf))
     return good
+
+
+def are_plausible(rows: Records) -> bool:
+    """Return whether all of ``PREDICTION[N]`` can be true, as `plausible`."""
+    if len(rows) > _FEW:
+        return bool(plausible(rows).all())
+    column = {name: rows[name].tolist() for name in _LOOKED_AT}
+    seqs, offsets = column["seq"], column["source_offset"]
+    # What is not finite leaves no sum finite. Others may add up to infinity too, and are looked at again.
+    total = sum(sum(column[name]) for name in _FINITE)
+    return (
+        math.isfinite(total)
+        and min(seqs) > 0
+        and max(seqs) <= _LAST_SEQ
+        and min(offsets) >= 0
+        and max(offsets) < _OFFSETS
+        and max(column["source_index"]) < _INDICES
+        and not any(spread < 0.0 or spread == math.inf for spread in column["spread_bps"])
+        and all(map(_is_readable, column["symbol"]))
+    ) or bool(plausible(rows).all())
+
+
+@functools.lru_cache(1 << 14)
+def _is_readable(symbol: bytes) -> bool:
+    return _READABLE.fullmatch(symbol) is not None
 
 
 def readable_symbols(symbols: NDArray[np.bytes_]) -> NDArray[np.bool_]:

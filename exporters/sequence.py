@@ -14,14 +14,8 @@ times as long.
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stream.records import Records
-
-# (offset << 16) + index orders ticks by where they stand: a block holds at most 4096, an offset stays below 2**47.
-_INDEX_BITS = 16
-
-Int64s = NDArray[np.int64]
 
 
 class Accepted(NamedTuple):
@@ -52,6 +46,11 @@ class Sequencer:
         """
         return self._lanes.setdefault(partition, _Lane()).accept(rows)
 
+    def follow(self, partition: int, rows: Records) -> Accepted | None:
+        """As `accept`, of rows that may be ahead of what came: None, and nothing is remembered, where one is."""
+        lane = self._lanes.get(partition)
+        return None if lane is None else lane.follow(rows)
+
     def forget(self, partition: int) -> None:
         """Know nothing of a partition's symbols: somebody else went on with them."""
         self._lanes.pop(partition, None)
@@ -61,14 +60,33 @@ class _Lane:
     def __init__(self) -> None:
         # Of the newest row of each symbol.
         self.seqs: dict[bytes, int] = {}
-        self._positions: dict[bytes, int] = {}
+        self._positions: dict[bytes, tuple[int, int]] = {}
+
+    def follow(self, rows: Records) -> Accepted | None:
+        seqs: dict[bytes, int] = {}
+        positions: dict[bytes, tuple[int, int]] = {}
+        repeated: list[int] = []  # indices
+        columns = rows["symbol"].tolist(), rows["seq"].tolist(), _positions(rows)
+        for index, (symbol, seq, position) in enumerate(zip(*columns, strict=True)):
+            newest = seqs.get(symbol) or self.seqs.get(symbol)
+            if newest is None:
+                return None
+            if seq == newest + 1:
+                seqs[symbol], positions[symbol] = seq, position
+            elif seq <= newest and position <= self._positions[symbol]:
+                repeated.append(index)
+            else:
+                return None
+        self.seqs.update(seqs)
+        self._positions.update(positions)
+        return Accepted(np.delete(rows, repeated) if repeated else rows, len(repeated))
 
     def accept(self, rows: Records) -> Accepted:
         newest_seqs, newest_positions = self.seqs, self._positions
         fresh: list[bytes] = []
         repeated: list[int] = []  # indices
         missing = restarts = 0
-        columns = rows["symbol"].tolist(), rows["seq"].tolist(), _positions(rows).tolist()
+        columns = rows["symbol"].tolist(), rows["seq"].tolist(), _positions(rows)
         for index, (symbol, seq, position) in enumerate(zip(*columns, strict=True)):
             newest = newest_seqs.get(symbol)
             if newest is None:
@@ -86,6 +104,6 @@ class _Lane:
         )
 
 
-def _positions(rows: Records) -> Int64s:
-    positions: Int64s = (rows["source_offset"] << _INDEX_BITS) + rows["source_index"]
-    return positions
+def _positions(rows: Records) -> list[tuple[int, int]]:
+    """Return offset and index of the tick behind each: they order ticks by where they stand."""
+    return list(zip(rows["source_offset"].tolist(), rows["source_index"].tolist(), strict=True))

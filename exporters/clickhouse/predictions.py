@@ -11,7 +11,7 @@ from exporters.clickhouse.derived import NS_PER_S, Touched, compute
 from exporters.clickhouse.distinct import distinct_symbols
 from exporters.clickhouse.rows import STORED_PREDICTION
 from exporters.clickhouse.sink import ClickHouseSink, insert_rows, put_aside_rows
-from exporters.sequence import Int64s
+from exporters.feed_board import Int64s
 from stream.records import PREDICTION, Mark, Records, TickKind
 
 _DAY_S: Final = 24 * 3600

@@ -21,17 +21,21 @@ def rows_of(symbols: list[bytes], last: dict[bytes, int]) -> Records:
     return rows
 
 
-@given(st.lists(st.lists(st.sampled_from([b"A", b"B", b"C"]), min_size=1, max_size=40), min_size=1, max_size=8))
-def test_after_what_it_holds_from_everything_is_there(batches: list[list[bytes]]) -> None:
+@given(
+    st.lists(st.lists(st.sampled_from([b"A", b"B", b"C"]), min_size=1, max_size=40), min_size=1, max_size=8),
+    st.lists(st.booleans(), min_size=8, max_size=8),
+)
+def test_after_what_it_holds_from_everything_is_there(batches: list[list[bytes]], looks: list[bool]) -> None:
     board, history = Board(CHANNEL), History(CHANNEL, ROOM)
     history.begin({0: 0})
     last: dict[bytes, int] = {}
     sent: list[tuple[bytes, int]] = []
     for offset, symbols in enumerate(batches):
         rows = rows_of(symbols, last)
-        slots, first = board.put(rows)
-        history.append(board, rows, slots, first, [Segment(len(rows), 0, offset + 1)])
+        history.append(rows, board.put(rows), [Segment(len(rows), 0, offset + 1)])
         sent += list(zip(rows["symbol"].tolist(), rows["seq"].tolist(), strict=True))
+        if not looks[offset]:
+            continue  # what came is not stored before somebody looks
         held = sent[-ROOM:]
         assert history.head - history.start == len(held)
         # All blocks from the first offset on are held as a whole.
@@ -50,6 +54,6 @@ def test_after_what_it_holds_from_everything_is_there(batches: list[list[bytes]]
                 assert len(chosen) <= 3
                 got += history.rows(chosen)["seq"].tolist()
                 if len(chosen):
-                    again = board.items(history.rows(chosen), np.full(len(chosen), slot))
-                    assert history.items(chosen, board) == again
+                    rows = history.rows(chosen)
+                    assert history.items(chosen, rows, board) == board.items(rows)
             assert got == list(range(held_from + 1, newest + 1))

@@ -47,7 +47,7 @@ class Channel:
     def __init__(self, clients: int = CLIENTS) -> None:
         self.followers = {Client(): Follows([True] * SYMBOLS) for _ in range(clients)}
         self.seqs = np.zeros(SYMBOLS, np.int64)
-        self.rounds = Rounds(False, self._frames, lambda: self.seqs, lambda rows: None)
+        self.rounds = Rounds(False, self._frames, lambda rows: None)
         self.head = 0
         self.changing, *self.others = self.followers
         self.wanted: defaultdict[int, list[int]] = defaultdict(list)  # by the one whose subscriptions change
@@ -56,14 +56,17 @@ class Channel:
         if not self.rounds.known:
             self.rounds.set_clients(cast(Any, self.followers))
         rows = np.zeros(len(slots), PREDICTION)
+        before = []
         for row, slot in zip(rows, slots, strict=True):
+            before.append(int(self.seqs[slot]))
             self.seqs[slot] += 1
             if self.followers[self.changing].full[slot]:
                 self.wanted[slot].append(int(self.seqs[slot]))
             row["symbol"], row["seq"] = str(slot), self.seqs[slot]
         positions = np.arange(self.head, self.head + len(slots))
         self.head += len(slots)
-        self.rounds.put(Chunk(rows, np.array(slots), np.zeros(len(slots), bool), positions))
+        is_first = None if self.head % 2 else np.zeros(len(slots), bool)  # the same
+        self.rounds.put(Chunk(rows, np.array(slots), is_first, positions, before))
 
     def had(self, client: Client) -> dict[int, list[int]]:
         got: defaultdict[int, list[int]] = defaultdict(list)
@@ -105,7 +108,8 @@ def test_whatever_comes_when_everybody_gets_what_he_follows_once_and_in_order(st
                 case "follow":
                     channel.rounds.forget()
                     channel.followers[channel.changing] = Follows(argument)
-            settled = channel.seqs if not channel.rounds.backlog else channel.rounds.settled_seqs
+            before = channel.rounds.before_unsent()
+            settled = np.array([before.get(slot, seq) for slot, seq in enumerate(channel.seqs.tolist())])
             # A heartbeat may say less than a client has, never more: it would ask for what is on its way.
             for had in map(channel.had, channel.others):
                 assert all(had[slot][-1:] >= [seq] for slot, seq in enumerate(settled.tolist()) if seq)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,3 +107,43 @@ def test_a_stream_that_is_cut_and_repeated_anywhere_comes_out_once(lengths: list
         duplicates += accepted.duplicates
     assert out == whole
     assert duplicates == len(tape) - len(whole)
+
+
+def test_what_follows_without_a_gap_is_taken_and_remembered() -> None:
+    sequencer = Sequencer()
+    sequencer.accept(0, rows_of([(b"A", 7), (b"B", 3)]))
+    followed = sequencer.follow(0, rows_of([(b"A", 8), (b"B", 4), (b"A", 9)], first_offset=10))
+    assert followed is not None
+    assert seqs(followed.rows) == [(b"A", 8), (b"B", 4), (b"A", 9)]
+    assert sequencer.accept(0, rows_of([(b"A", 9), (b"A", 10)], first_offset=12)).duplicates == 1
+
+
+def test_what_came_before_is_left_out_of_what_follows() -> None:
+    sequencer = Sequencer()
+    sequencer.accept(0, rows_of([(b"A", 7), (b"A", 8), (b"B", 3)]))
+    followed = sequencer.follow(0, rows_of([(b"A", 7), (b"A", 8), (b"A", 9)]))
+    assert followed is not None
+    assert (seqs(followed.rows), followed.duplicates) == ([(b"A", 9)], 2)
+    again = sequencer.follow(0, rows_of([(b"A", 7), (b"A", 8), (b"A", 9)]))
+    assert again is not None
+    assert (len(again.rows), again.duplicates) == (0, 3)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        rows_of([(b"A", 8), (b"A", 10)]),
+        rows_of([(b"A", 9)]),
+        rows_of([(b"A", 8), (b"B", 5)]),
+        rows_of([(b"A", 8), (b"C", 1)]),
+        rows_of([(b"A", 1)], first_offset=900),
+    ],
+    ids=["a gap within", "a gap before", "a gap of another symbol", "a symbol not met before", "numbered anew"],
+)
+def test_what_is_ahead_of_what_came_changes_nothing(rows: Records) -> None:
+    sequencer = Sequencer()
+    sequencer.accept(0, rows_of([(b"A", 7), (b"B", 3)]))
+    assert sequencer.follow(0, rows) is None
+    assert sequencer.follow(1, rows_of([(b"A", 8)])) is None  # nothing is known of that partition
+    accepted = sequencer.accept(0, rows_of([(b"A", 8), (b"B", 4)]))
+    assert (len(accepted.rows), accepted.missing, accepted.duplicates) == (2, 0, 0)
