@@ -35,6 +35,7 @@ from agents.recovery import Recovery, made_anew
 from agents.swapping import Models, Swapping
 from agents.swaps import Swap
 from stream.app import StateTable, TickloomApp
+from stream.early import EarlySender
 from stream.errors import InvariantError, RecordError
 from stream.records import TICK, Records, decode_block
 from stream.telemetry import Health
@@ -68,6 +69,7 @@ class Lanes:
         models: Models | None = None,
         worker: str = "",
         features_every_ms: int | None = None,
+        early: EarlySender | None = None,
     ) -> None:
         """Attach the agent, the table and the timers to ``app``.
 
@@ -81,6 +83,7 @@ class Lanes:
             models: what lanes swap to; None for the one of ``new_lane``, for ever.
             worker: this one's name.
             features_every_ms: which feature rows are published, as `FeatureTap` takes it; None for none.
+            early: sends copies of predictions straight to gateways; None for none.
         """
         self.app = app
         self.health = health
@@ -98,7 +101,7 @@ class Lanes:
             value_type=bytes,
             partitions=partitions,
         )
-        self._outlet = Outlet(app, metrics, models, features_every_ms)
+        self._outlet = Outlet(app, metrics, models, features_every_ms, early)
         self._swapping = None if models is None else Swapping(app, models, metrics, worker, self._is_held)
         self._recovery = Recovery(app, self.table, partitions, metrics)
         ticks = app.topic(TICKS, key_type=bytes, value_type=bytes, value_serializer="raw", key_serializer="raw")

@@ -13,6 +13,7 @@ from agents.metrics import LaneMetrics
 from agents.owned import OwnedLane
 from agents.timeline import Blocks
 from stream.app import TickloomApp
+from stream.early import EarlySender
 from stream.errors import RecordError
 from stream.feature_blocks import features_per_block
 from stream.records import MAX_BLOCK_RECORDS, Records, encode_block
@@ -33,11 +34,13 @@ class Outlet:
         metrics: LaneMetrics,
         challengers: Challengers | None,
         features_every_ms: int | None = None,
+        early: EarlySender | None = None,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._challengers = challengers
         self._features_every_ms = features_every_ms
+        self._early = early
 
     async def apply(self, owned: OwnedLane, blocks: Blocks) -> None:
         """Apply blocks and send what they became. While symbols switch to another model it is one at a time."""
@@ -111,6 +114,8 @@ class Outlet:
         for start in range(0, len(records), per_block):
             block = encode_block(records[start : start + per_block])
             sent.append(await self._app.producer.send(topic, None, block, partition, None, None))
+            if topic == PREDICTIONS and self._early is not None:
+                self._early.send(block)
         return sent
 
     def _on_shadow_sent(self, sent: "asyncio.Future[Any]") -> None:

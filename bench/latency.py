@@ -280,8 +280,14 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     report["partitions"] = arguments.partitions
     os.environ.update(_JAVA_OPTIONS)
     with EmbeddedKafka(root) as kafka:
+        early = f"127.0.0.1:{free_port()}" if arguments.websocket and not arguments.no_early else None
         settings = Settings(
-            kafka=kafka.bootstrap, data_dir=root, partitions=arguments.partitions, gateway_port=free_port()
+            kafka=kafka.bootstrap,
+            data_dir=root,
+            partitions=arguments.partitions,
+            gateway_port=free_port(),
+            early_to=early,
+            early_at=early,
         )
         await create_topics(kafka.bootstrap, settings.partitions, 1, 24.0)
         parts = [Part(Role("worker", ["worker"], {}), settings, root)]
@@ -326,6 +332,7 @@ def main() -> None:
     parser.add_argument("--partitions", type=int, default=Settings().partitions, help="of all topics: lanes")
     parser.add_argument("--warm-seconds", type=float, default=75.0, help="of ticks before the first rate")
     parser.add_argument("--websocket", action="store_true", help="read through a gateway, as a client of its feed")
+    parser.add_argument("--no-early", action="store_true", help="the gateway has predictions from Kafka only")
     parser.add_argument("--json", type=Path, help="write the report here too")
     arguments = parser.parse_args()
     report = json.dumps(uvloop.run(run(arguments)), indent=2)

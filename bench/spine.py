@@ -182,6 +182,7 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with_sinks = arguments.sinks == "all"
     with EmbeddedServers(root, clickhouse=with_sinks, redis=with_sinks) as servers:
         assert servers.kafka is not None
+        early = f"127.0.0.1:{free_port()}"
         settings = Settings(
             kafka=servers.kafka.bootstrap,
             clickhouse=SecretStr(servers.clickhouse.url) if servers.clickhouse else None,
@@ -189,6 +190,8 @@ async def run(arguments: argparse.Namespace) -> dict[str, Any]:
             data_dir=root,
             partitions=PARTITIONS,
             gateway_port=free_port(),
+            early_to=early,
+            early_at=early,
         )
         await create_topics(servers.kafka.bootstrap, PARTITIONS, 1, 24.0)
         flags = ["replay", str(arguments.ticks), "--speed", "max", "--day", arguments.day]

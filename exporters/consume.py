@@ -22,11 +22,11 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 
 from exporters.batch import Batch, Sink
-from exporters.cluster import cluster_id
 from exporters.intake import Door
 from exporters.metrics import SinkMetrics
 from exporters.pending import Pending
 from exporters.waiting import BROKER_PATIENCE_S, Backoff, end_task, pause
+from stream.cluster import cluster_id
 from stream.ending import end_consumer
 from stream.errors import SinkRejected, SinkUnavailable
 from stream.settings import Settings

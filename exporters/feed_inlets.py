@@ -10,6 +10,7 @@ import orjson
 from exporters.feed_bars import BarMaker
 from exporters.feed_board import Int64s
 from exporters.feed_channels import BAR_NS, EVENT, FEED_TICK
+from exporters.feed_early import EarlyCopies
 from exporters.feed_fanout import Fanout
 from exporters.feed_history import Segment
 from exporters.feed_hub import Hub
@@ -28,6 +29,7 @@ from stream.records import (
     join_records,
 )
 
+_NOTHING: Final = np.zeros(0, PREDICTION)
 _HALTS: Final = {TickKind.HALT.value: b'"halt"', TickKind.RESUME.value: b'"resume"'}
 _LOOK_EVERY_S: Final = 0.05
 _REASONS: Final = {reason.value: reason.name.lower() for reason in Reject}
@@ -57,17 +59,18 @@ class Inlet(Protocol):
 class PredictionInlet:
     """``predictions``, and the bars that follow from them."""
 
-    def __init__(self, hub: Hub, intake: Intake, metrics: FeedMetrics) -> None:
+    def __init__(self, hub: Hub, intake: Intake, metrics: FeedMetrics, early: EarlyCopies | None = None) -> None:
         """Feed the channels of ``hub``.
 
         Args:
             hub: its channels prediction, bar.1s and bar.1m are fed.
             intake: decodes, checks and deduplicates.
             metrics: told of latencies.
+            early: copies that may have come before.
         """
         self._main = hub.channels["prediction"]
         self._bars = [(hub.channels[name], length_ns) for name, length_ns in BAR_NS.items()]
-        self._intake, self._metrics = intake, metrics
+        self._intake, self._metrics, self.early = intake, metrics, early
         self._makers: list[BarMaker] = []  # none as long as nobody asked for bars
 
     @property
@@ -78,10 +81,16 @@ class PredictionInlet:
     def forget(self) -> None:
         """Everything is numbered anew from here on."""
         self._intake.forget_everything()
+        if self.early is not None:
+            self.early.forget()
         self._makers = [BarMaker(length_ns) for _, length_ns in self._bars if self._makers]
 
     def read(self, topic: str, partition: int, messages: Sequence[Any]) -> Records:
         """Return ``PREDICTION[N]`` that are new."""
+        if self.early is not None:
+            messages = self.early.without_told(partition, messages)
+            if not messages:
+                return _NOTHING
         return self._intake.read(partition, messages).rows
 
     def take(self, rows: Records, segments: Sequence[Segment], is_past: bool, read_ns: int) -> None:

@@ -6,8 +6,9 @@ cluster answers, or a topic that ends before where we were, everything is forgot
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -15,12 +16,13 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from exporters.cluster import cluster_id
+from exporters.feed_early import EarlyCopies
 from exporters.feed_history import Segment
 from exporters.feed_inlets import Inlet
 from exporters.feed_pacer import FLUSH_EVERY_S, Pacer
 from exporters.waiting import BROKER_PATIENCE_S, Backoff, end_task, pause
 from stream.clock import Clock
+from stream.cluster import cluster_id
 from stream.ending import end_consumer
 from stream.records import Records, join_records
 from stream.settings import Settings
@@ -40,6 +42,8 @@ _RETRY_LIMIT_S: Final = 5.0
 _TOPIC_EVERY_S: Final = 5.0  # how soon a topic is found that others create
 # Rows that are worked off in one go: about 15 ms with one client of `full`. Clients are served in between.
 _CHUNK_ROWS: Final = 4096
+# After a round in which Kafka only had what came early: each costs us and the broker as much as a round of news.
+_REST_S: Final = 0.02
 # Who is to get what comes next is not served yet: to read sooner would only cost more reads.
 WHILE_BUSY_S: Final = FLUSH_EVERY_S / 4
 
@@ -57,6 +61,7 @@ class Tail:
         clock: Clock,
         part: str = FEED,
         prepare: Prepare | None = None,
+        early: EarlyCopies | None = None,
     ) -> None:
         """Make it; `run` runs it.
 
@@ -69,6 +74,7 @@ class Tail:
             clock: gives the time at which rows were read.
             part: what this is called in ``health``.
             prepare: awaited with messages before ``inlet`` reads them.
+            early: what may come before Kafka has it; see `take_early`.
         """
         self.lag_blocks: dict[int, int] = {}  # of the first topic; always the same object
         self._settings, self._topics, self._inlet = settings, topics, inlet
@@ -80,6 +86,9 @@ class Tail:
         self._consumer: Any = None
         self._backoff = Backoff(_RETRY_LIMIT_S)
         self._prepare = prepare
+        self._early = early
+        self._is_level = False  # all that was read was handed on
+        self._wanted = asyncio.Event()  # early copies wait for what Kafka has
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run until ``stop`` is set."""
@@ -118,6 +127,7 @@ class Tail:
             self._backoff = Backoff(_RETRY_LIMIT_S)
             await self._pump(stop, watch)
         finally:
+            self._is_level = False
             if watch is not None:
                 await end_task(watch)
             await end_consumer(self._consumer)
@@ -146,28 +156,59 @@ class Tail:
         while not stop.is_set():
             read = await self._consumer.getmany(timeout_ms=int(_POLL_S * 1000))
             read_ns = self._clock()
+            self._is_level = False
+            confirmed = self._early.predictions["confirmed"] if self._early is not None else 0
             if watch.done():
                 watch.result()  # raises what the broker did not answer
-            parts: list[Records] = []
-            segments: list[Segment] = []
-            for partition, messages in read.items():
-                if self._prepare is not None:
-                    await self._prepare(messages)
-                rows = self._inlet.read(partition.topic, partition.partition, messages)
-                self._next[partition] = await self._consumer.position(partition)
-                if len(rows):
-                    parts.append(rows)
-                    segments.append(Segment(len(rows), partition.partition, self._next[partition]))
-            if parts:
-                rows = parts[0] if len(parts) == 1 else _join(parts)
-                await self._hand_on(rows, segments, read_ns)
+            has_news = await self._take_in(read, read_ns)
             for partition in read:
                 if partition.topic == self._topics[0]:
                     self._inlet.fanouts[0].history.reach(partition.partition, self._next[partition])
             self._finish_past()
+            if self._early is not None and not self._past_ends:
+                self._is_level = True
+                self._wanted.clear()
+                self.take_early()
+                if confirmed < self._early.predictions["confirmed"] and not has_news:
+                    await self._rest()
             await asyncio.sleep(0)  # a round that all have had comes to its end, and keeps nobody
             if any(fanout.rounds.busy for fanout in self._inlet.fanouts):
                 await asyncio.sleep(WHILE_BUSY_S)
+
+    async def _take_in(self, read: Mapping[TopicPartition, Sequence[Any]], read_ns: int) -> bool:
+        """Hand on what is new in messages; return whether anything is."""
+        parts: list[Records] = []
+        segments: list[Segment] = []
+        for partition, messages in read.items():
+            if self._prepare is not None:
+                await self._prepare(messages)
+            rows = self._inlet.read(partition.topic, partition.partition, messages)
+            self._next[partition] = await self._consumer.position(partition)
+            if len(rows):
+                parts.append(rows)
+                segments.append(Segment(len(rows), partition.partition, self._next[partition]))
+        if parts:
+            await self._hand_on(_join(parts), segments, read_ns)
+        return bool(parts)
+
+    async def _rest(self) -> None:
+        # Not wait_for, as in `_watch`.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_REST_S):
+                await self._wanted.wait()
+
+    def take_early(self) -> None:
+        """Hand on what came early and goes on where it ended."""
+        if not self._is_level or self._early is None:
+            return
+        if not any(fanout.rounds.backlog > _CHUNK_ROWS for fanout in self._inlet.fanouts):
+            parts = list(self._early.due())
+            if parts:
+                segments = [Segment(len(rows), partition, None) for partition, rows in parts]
+                self._inlet.take(join_records([rows for _, rows in parts]), segments, False, self._clock())
+                self._pacer.poke()
+        if self._early.wait:
+            self._wanted.set()
 
     async def _hand_on(self, rows: Records, segments: list[Segment], read_ns: int) -> None:
         start = 0
@@ -240,6 +281,8 @@ def _portions(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
 
 
 def _join(parts: list[Records]) -> Records:
+    if len(parts) == 1:
+        return parts[0]
     if parts[0].dtype.hasobject:
         return np.concatenate(parts)
     # What is joined is read-only, and chained rows are written to.

@@ -1,5 +1,6 @@
 """The gateway: the WebSocket feed at ``/feed``.
 
+    workers ─▶ feed_early ──▼
     topics  ─▶ feed_tail ─▶ feed_inlets ─▶ feed_fanout, one per channel ─▶ feed_client ─▶ desks, browsers
     (Kafka)                 rows, bars     JSON once, history in memory    queue          feed_session answers them
        └─────▶ feed_archive ─▶ feed_catchup: resume and replay ───────────────▲
@@ -13,7 +14,7 @@ import contextlib
 import itertools
 import logging
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
@@ -29,6 +30,7 @@ from exporters.feed_archive import Archive, make_readers
 from exporters.feed_asyncapi import as_json
 from exporters.feed_auth import Door
 from exporters.feed_channels import BAR_NS
+from exporters.feed_early import EarlyCopies
 from exporters.feed_feature_inlet import FeatureInlet
 from exporters.feed_handshakes import Handshakes
 from exporters.feed_http import http_response
@@ -51,7 +53,9 @@ from exporters.feed_tail import FEED, Prepare, Tail
 from exporters.intake import Intake
 from exporters.metrics import IntakeMetrics
 from exporters.protocol import BINARY_PROTOCOL, JSON_PROTOCOL, MAX_HANDSHAKES, MAX_INBOUND_BYTES, Close
+from stream.addresses import parse_addresses
 from stream.clock import NS_PER_S, Clock, wall_ns
+from stream.early import EarlyReceiver, Seal
 from stream.errors import SettingsError
 from stream.settings import Settings
 from stream.telemetry import Health, TelemetryServer
@@ -131,7 +135,10 @@ class Gateway:
         self._intake_metrics = IntakeMetrics(self._registry)
         self._hub = Hub(self._metrics, clock, settings.gateway_memory)
         self._pacer = Pacer(self._hub.flush)
-        self._inlet = PredictionInlet(self._hub, Intake(self._intake_metrics), self._metrics)
+        intake = Intake(self._intake_metrics)
+        self._early = EarlyCopies(intake, settings.gateway_memory, self._health, clock, self._registry)
+        self._seal: tuple[str, Seal] | None = None  # with the epoch that it is of
+        self._inlet = PredictionInlet(self._hub, intake, self._metrics, self._early)
         self._features = FeatureInlet(self._hub, str(settings.kafka), self._intake_metrics)
         self._door = Door(settings)
         self._origins = frozenset((settings.gateway_origins or "").replace(" ", "").split(","))
@@ -199,6 +206,7 @@ class Gateway:
             "bad": intake.bad,
             "slow_closes": metrics.slow_closes,
             "stages_us": metrics.stages.summary_us(),
+            "early": dict(self._early.predictions),
             "lag_blocks": {str(partition): lag for partition, lag in sorted(metrics.lag_blocks.items())},
         }
 
@@ -235,11 +243,37 @@ class Gateway:
         await asyncio.Event().wait()  # a task that ends ends the gateway
 
     async def _tail(self, topics: Sequence[str], inlet: Inlet, part: str, prepare: Prepare | None = None) -> None:
-        tail = Tail(self._settings, topics, inlet, self._pacer, self._health, self._clock, part, prepare)
+        early = self._early if part == FEED else None
+        tail = Tail(self._settings, topics, inlet, self._pacer, self._health, self._clock, part, prepare, early)
         if part == FEED:
             self._metrics.lag_blocks = tail.lag_blocks
-        # Never told to stop: clients get what comes until they are closed.
-        await tail.run(asyncio.Event())
+        with self._hearing(tail) if part == FEED else contextlib.nullcontext():
+            # Never told to stop: clients get what comes until they are closed.
+            await tail.run(asyncio.Event())
+
+    @contextlib.contextmanager
+    def _hearing(self, tail: Tail) -> Iterator[None]:
+        """Let the tail have what workers send past Kafka, where the settings say at which address."""
+        if self._settings.early_at is None:
+            yield
+            return
+        address = parse_addresses(self._settings.early_at)[0]
+        receiver = EarlyReceiver(address, self._seal_of_epoch, self._early.take, tail.take_early)
+        self._registry.register(receiver)
+        logger.info("copies of predictions are taken at %s", self._settings.early_at)
+        try:
+            yield
+        finally:
+            self._registry.unregister(receiver)
+            receiver.close()
+
+    def _seal_of_epoch(self) -> Seal | None:
+        epoch = self._hub.epoch
+        if epoch is None:
+            return None
+        if self._seal is None or self._seal[0] != epoch:
+            self._seal = epoch, Seal(self._settings.early_key, epoch)
+        return self._seal[1]
 
     def _want(self, channel: str) -> None:
         if channel in BAR_NS:
@@ -251,6 +285,7 @@ class Gateway:
         figures: dict[str, Any] = {}
         for turn in itertools.cycle(range(BEAT_TURNS)):
             await asyncio.sleep(HEARTBEAT_EVERY_S / BEAT_TURNS)
+            self._early.check()
             self._hub.flush()  # so that the seqs of the heartbeat are those that a client of `latest` has
             if turn == 0:
                 figures = self.figures()

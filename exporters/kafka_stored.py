@@ -8,8 +8,8 @@ import numpy as np
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from exporters.cluster import cluster_id
 from models.recompute import Block, Run, joined
+from stream.cluster import cluster_id
 from stream.ending import end_consumer
 from stream.errors import RecordError, SourceError
 from stream.records import PREDICTION, TICK, Records, decode_block, encode_symbol, partition_of

@@ -1,8 +1,10 @@
-"""What an exporter asks a Kafka cluster about itself."""
+"""What a process asks a Kafka cluster about itself."""
+
+from typing import Final
 
 from aiokafka.admin import AIOKafkaAdminClient
 
-from exporters.waiting import BROKER_PATIENCE_S
+_PATIENCE_MS: Final = 5_000
 
 
 async def cluster_id(bootstrap: str) -> str:
@@ -13,7 +15,7 @@ async def cluster_id(bootstrap: str) -> str:
     Raises:
         KafkaError: the cluster does not answer.
     """
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=int(BROKER_PATIENCE_S * 1000))
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap, request_timeout_ms=_PATIENCE_MS)
     try:
         await admin.start()
         return str((await admin.describe_cluster())["cluster_id"])

@@ -67,6 +67,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         health,
         metrics.models,
     )
+    early = _early(settings, registry)
     lanes = Lanes(
         app,
         settings.partitions,
@@ -77,10 +78,10 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         models,
         settings.worker_name,
         settings.features_every_ms,
+        early,
     )
     models.attach(lanes)
 
-    drift = FeatureDrift(available, registry)
     nights = night_watch(settings, app, models, health, metrics.models)
 
     def figures() -> dict[str, Any]:
@@ -106,7 +107,7 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         if settings.features_every_ms is not None:
             await get_ready(broker(settings), periods)
         await asyncio.to_thread(compile_kernels, predictor)
-        async with models, drift.watching(lanes), nights:
+        async with models, FeatureDrift(available, registry).watching(lanes), nights, early:
             await app.start()
             del health.problems["lanes"]
             freeze_garbage()
@@ -120,6 +121,16 @@ async def run_worker(settings: Settings, stop: asyncio.Event) -> None:
         raise lanes.failure
     if not stop.is_set():
         raise InvariantError(f"Faust stopped by itself: {app.crash_reason!r}") from app.crash_reason
+
+
+def _early(settings: Settings, registry: CollectorRegistry) -> Any:
+    from stream.addresses import parse_addresses
+    from stream.early import EarlySender
+
+    addresses = [] if settings.early_to is None else parse_addresses(settings.early_to)
+    early = EarlySender(addresses, settings.early_key, broker(settings))
+    registry.register(early)
+    return early
 
 
 def _new_windows(settings: Settings, partition: int, symbols: Any, periods: Any, outcomes: Any) -> Any:

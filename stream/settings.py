@@ -23,6 +23,7 @@ from pydantic import (
     model_validator,
 )
 
+from stream.addresses import LOOPBACK_HOSTS, parse_addresses
 from stream.errors import SettingsError
 
 PREFIX = "TICKLOOM_"
@@ -71,6 +72,9 @@ class Settings(BaseModel):
     worker_name: str = Field("worker-1", pattern=r"^[A-Za-z0-9._-]+$", description="unique among workers")
     worker_port: Port = Field(0, description="metrics and health of the worker; 0 picks a free port")
     checkpoint_s: float = Field(1.0, ge=0.05, le=60, description="how often state goes to the changelog")
+    early_to: str | None = Field(
+        None, description="HOST:PORT[,HOST:PORT] of gateways that get copies of predictions before Kafka has them"
+    )
     fetch_wait_ms: int = Field(20, ge=1, le=1000, description="how long the broker may hold a fetch open")
     standby_replicas: int = Field(1, ge=0, le=4, description="workers that keep a copy of another's state")
     session_timeout_s: float = Field(10.0, ge=1, le=300, description="a silent worker loses its lanes after this")
@@ -140,6 +144,12 @@ class Settings(BaseModel):
     gateway_clients: int = Field(1000, ge=1, le=100_000, description="connections of a gateway, at the most")
     gateway_memory: int = Field(
         131_072, ge=1024, le=1 << 24, description="messages of each channel that a client can resume from at once"
+    )
+    early_at: str | None = Field(
+        None, description="HOST:PORT where a gateway takes such copies; none: it has Kafka only"
+    )
+    early_key: SecretStr | None = Field(
+        None, description="secret of these copies, shared by workers and gateways; not needed on 127.0.0.1"
     )
     gateway_shared_port: bool = Field(False, description="several gateways of one machine listen on one port")
     gateway_origins: str | None = Field(
@@ -234,13 +244,18 @@ class Settings(BaseModel):
             raise ValueError("five fields as in cron, such as '30 2 * * *' for half past two, or nothing at all")
         return value
 
-    @field_validator("kafka")
+    @field_validator("kafka", "early_to")
     @classmethod
     def _host_port(cls, value: str | None) -> str | None:
-        for address in [] if value is None else value.split(","):
-            host, _, port = address.rpartition(":")
-            if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
-                raise ValueError("HOST:PORT, or several with commas between; a port is 1 to 65535")
+        if value is not None:
+            parse_addresses(value)
+        return value
+
+    @field_validator("early_at")
+    @classmethod
+    def _one_address(cls, value: str | None) -> str | None:
+        if value is not None and len(parse_addresses(value)) != 1:
+            raise ValueError("one HOST:PORT")
         return value
 
     @field_validator("clickhouse", "clickhouse_analyst", "redis")
@@ -253,7 +268,7 @@ class Settings(BaseModel):
             raise ValueError(f"a URL: {schemes[0]}... or, with TLS, {schemes[1]}...")
         return value
 
-    @field_validator("feed_token", "feed_jwt_key")
+    @field_validator("feed_token", "feed_jwt_key", "early_key")
     @classmethod
     def _not_blank(cls, value: SecretStr | None) -> SecretStr | None:
         # An unset variable that a compose file passes on arrives as an empty one.
@@ -269,11 +284,18 @@ class Settings(BaseModel):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         is_open = self.feed_token is None and self.feed_jwt_key is None
-        if self.host not in ("127.0.0.1", "localhost", "::1") and is_open:
+        if self.host not in LOOPBACK_HOSTS and is_open:
             raise ValueError(
                 f"host is {self.host}, which others can reach, and feed_token is not set; "
                 f"set {PREFIX}FEED_TOKEN or {PREFIX}FEED_JWT_KEY, or bind to 127.0.0.1"
             )
+        for name in ("early_to", "early_at"):
+            addresses = parse_addresses(getattr(self, name) or "127.0.0.1:1")
+            if self.early_key is None and any(host not in LOOPBACK_HOSTS for host, _ in addresses):
+                raise ValueError(
+                    f"{name} is {getattr(self, name)}, which others can reach, and early_key is not set: anybody "
+                    f"could send predictions; set {PREFIX}EARLY_KEY, the same for workers and gateways"
+                )
         return self
 
 

@@ -209,6 +209,7 @@ FEED = dashboard(
                 "Held messages",
                 ("sum by (instance) (tickloom_feed_queued)", "{{instance}}, over all clients"),
                 ("max by (instance) (tickloom_feed_queued_max)", "{{instance}}, slowest client"),
+                width=6,
             ),
             panel(
                 "Closed, refused, bad, a second",
@@ -216,11 +217,20 @@ FEED = dashboard(
                 (f"sum by (reason) (rate(tickloom_feed_refused_total{RATE}))", "{{reason}}"),
                 (f"sum by (code) (rate(tickloom_feed_bad_messages_total{RATE}))", "{{code}}"),
                 unit="ops",
+                width=6,
+            ),
+            panel(
+                "Told before Kafka had it, a second",
+                (f"sum by (outcome) (rate(tickloom_early_predictions_total{RATE}))", "{{outcome}}"),
+                unit="ops",
+                width=6,
+                about="Copies past Kafka: told, and confirmed by Kafka afterwards; late ones came by Kafka before.",
             ),
             panel(
                 "Resumes a second",
                 (f"sum by (outcome) (rate(tickloom_feed_resumes_total{RATE}))", "{{outcome}}"),
                 unit="ops",
+                width=6,
                 about="By what a client that came back got: what it had missed, or a reset.",
             ),
         ],

@@ -24,8 +24,8 @@ from exporters.archive.compaction import compact
 from exporters.archive.metrics import ArchiveMetrics
 from exporters.archive.ranges import OpenRange
 from exporters.archive.vault import Chain, Vault
-from exporters.cluster import cluster_id
 from exporters.waiting import BROKER_PATIENCE_S, Backoff, pause
+from stream.cluster import cluster_id
 from stream.ending import end_consumer
 from stream.errors import ArchiveError
 from stream.settings import Settings

@@ -132,6 +132,8 @@ class _Demo:
             update["clickhouse"] = SecretStr(self.servers.clickhouse.url)
         if self.servers.redis is not None:
             update["redis"] = SecretStr(self.servers.redis.url)
+        if self.settings.early_to is None and self.settings.early_at is None:
+            update["early_to"] = update["early_at"] = f"127.0.0.1:{free_port()}"
         for name in ("gateway_port", "api_port"):
             port = getattr(self.settings, name)
             if port == 0 or answers(port):

@@ -26,6 +26,7 @@ from websockets.exceptions import WebSocketException
 
 from exporters.client import Batch, Feed, Gap, Item, Reset
 from stream.demo.parts import Part, Role
+from stream.early import EarlySender
 from stream.embedded.kafka import EmbeddedKafka
 from stream.embedded.ports import free_port
 from stream.records import PREDICTION, Records, encode_block, partition_of
@@ -102,14 +103,18 @@ class Witness:
 class Source:
     """Sends predictions, each once or again until Kafka has it."""
 
-    def __init__(self, bootstrap: str) -> None:
-        """Send nothing yet."""
+    def __init__(self, bootstrap: str, early: EarlySender, chance: random.Random) -> None:
+        """Send nothing yet; of two blocks out of three the gateways get a copy before Kafka has them."""
         self.seq = 0  # of every symbol, that Kafka has
         self.stopped = False  # aiokafka may swallow a cancellation
-        self._bootstrap = bootstrap
+        self._bootstrap, self._early, self._chance = bootstrap, early, chance
 
     async def run(self) -> None:
         """Send for ever. Cancelling it is safe."""
+        async with self._early:
+            await self._run()
+
+    async def _run(self) -> None:
         while not self.stopped:
             producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap, request_timeout_ms=3000)
             try:
@@ -129,7 +134,10 @@ class Source:
         for partition in range(PARTITIONS):
             ours = rows[partitions == partition]
             if len(ours):
-                await producer.send_and_wait(PREDICTIONS, encode_block(ours), partition=partition)
+                block = encode_block(ours)
+                if self._chance.random() < 2 / 3:
+                    self._early.send(block)
+                await producer.send_and_wait(PREDICTIONS, block, partition=partition)
 
 
 def rows_of(seq: int) -> Records:
@@ -184,9 +192,10 @@ class FeedStorm:
         await asyncio.to_thread(self.kafka.start)
         await create_topics(self.kafka.bootstrap, PARTITIONS, 1, 24.0)
         tasks: list[asyncio.Task[None]] = []
-        source = Source(self.kafka.bootstrap)
+        self._ports, self._early_ports = [free_port(), free_port()], [free_port(), free_port()]
+        early = EarlySender([("127.0.0.1", port) for port in self._early_ports], None, self.kafka.bootstrap)
+        source = Source(self.kafka.bootstrap, early, self._chance)
         try:
-            self._ports = [free_port(), free_port()]
             self._parts = [self._gateway(number, port) for number, port in enumerate(self._ports)]
             for part in self._parts:
                 part.start()
@@ -216,6 +225,7 @@ class FeedStorm:
             data_dir=self._root,
             partitions=PARTITIONS,
             gateway_port=port,
+            early_at=f"127.0.0.1:{self._early_ports[number]}",
             gateway_clients=self._report.clients + self._report.of_two + _MORE_CLIENTS,
         )
         return Part(Role(f"gateway-{number}", ["gateway"], {}), settings, self._root)

@@ -14,7 +14,9 @@ from prometheus_client import CollectorRegistry
 
 from agents.metrics import LaneMetrics
 from exporters.archive.metrics import ArchiveMetrics
+from exporters.feed_early import EarlyCopies
 from exporters.feed_metrics import FeedMetrics
+from exporters.intake import Intake
 from exporters.metrics import IntakeMetrics, SinkMetrics
 from exporters.outcome_board import OutcomeBoard
 from exporters.rest.telemetry import ApiMetrics
@@ -25,6 +27,7 @@ from stream.clock import wall_ns
 from stream.settings import load_settings
 from stream.sources.delivery import Delivery
 from stream.sources.tally import Tally
+from stream.telemetry import Health
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -76,6 +79,8 @@ def exported() -> set[str]:
     OutcomeBoard(registries[-1], guard, IntakeMetrics(CollectorRegistry()), wall_ns)
     registries.append(CollectorRegistry())
     FeatureDrift((), registries[-1])
+    registries.append(CollectorRegistry())
+    EarlyCopies(Intake(IntakeMetrics(CollectorRegistry())), 1024, Health("gateway"), wall_ns, registries[-1])
     families = [family for registry in registries for family in registry.collect()]
     return {family.name + end for family in families for end in _SERIES_OF[family.type]}
 

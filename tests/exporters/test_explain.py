@@ -26,13 +26,13 @@ from agents.windows import Windows
 from exporters.batch import Batch
 from exporters.clickhouse.rows import STORED_PREDICTION
 from exporters.clickhouse.sink import ClickHouseSink
-from exporters.cluster import cluster_id
 from exporters.explain import UnknownPrediction, explain
 from exporters.intake import PLACED_TICK
 from models.predictor import load_predictor
 from models.promotion import send_models
 from models.registry import Registry, Version
 from stream.clock import NS_PER_S
+from stream.cluster import cluster_id
 from stream.embedded.clickhouse import EmbeddedClickHouse
 from stream.embedded.kafka import EmbeddedKafka
 from stream.errors import SettingsError

@@ -40,12 +40,15 @@ class Engine:
         assert self.servers.clickhouse is not None
         assert self.servers.redis is not None
         self.bootstrap = self.servers.kafka.bootstrap
+        early = f"127.0.0.1:{free_port()}"
         self.settings = Settings(
             data_dir=root,
             kafka=self.bootstrap,
             clickhouse=SecretStr(self.servers.clickhouse.url),
             redis=SecretStr(self.servers.redis.url),
             gateway_port=free_port(),
+            early_to=early,
+            early_at=early,
             **{"session_timeout_s": 6.0} | settings,
         )
         self.parts: dict[str, Part] = {}

@@ -167,6 +167,32 @@ def test_this_machine_needs_no_token(host: str) -> None:
     assert load_settings({"host": host}, {}).settings.feed_token is None
 
 
+@pytest.mark.parametrize("key", ["early_to", "early_at"])
+def test_others_may_send_predictions_only_with_a_key(key: str) -> None:
+    message = refusal(**{key: "gateway.example:8766"})
+    assert message.startswith(f"{key} is gateway.example:8766, which others can reach, and early_key is not set")
+    assert "TICKLOOM_EARLY_KEY" in message
+    assert refusal(**{key: "gateway.example:8766", "early_key": " "}).startswith(
+        "setting 'early_key' (flag) is a sec"
+    )
+    load_settings({key: "gateway.example:8766", "early_key": "shared"}, {})
+    for host in ("127.0.0.1", "localhost", "[::1]"):
+        load_settings({key: f"{host}:8766"}, {})
+
+
+@pytest.mark.parametrize("address", ["", "gateway", "gateway:", ":8766", "gateway:port", "127.0.0.1:0", "a:1,"])
+@pytest.mark.parametrize("key", ["early_to", "early_at"])
+def test_addresses_of_early_copies_are_hosts_and_ports(key: str, address: str) -> None:
+    assert refusal(**{key: address}).endswith(
+        "right would be: HOST:PORT, or several with commas between; a port is 1 to 65535"
+    )
+
+
+def test_a_gateway_takes_copies_at_one_address() -> None:
+    assert refusal(early_at="127.0.0.1:1,127.0.0.1:2").endswith("right would be: one HOST:PORT")
+    load_settings({"early_to": "127.0.0.1:1,127.0.0.1:2"}, {})
+
+
 def test_secrets_are_masked_wherever_settings_are_shown() -> None:
     settings = load_settings(SECRETS, {}).settings
     shown = [repr(settings), str(settings), repr(masked(settings)), settings.model_dump_json(), f"{settings}"]
@@ -216,6 +242,8 @@ ANY_SETTINGS = st.fixed_dictionaries(
         "worker_port": PORTS,
         "checkpoint_s": st.floats(0.05, 60),
         "lateness_s": st.floats(0, 1e6),
+        "early_to": st.sampled_from(["127.0.0.1:1", "localhost:1,[::1]:2"]),
+        "early_key": TEXT.filter(lambda text: text.strip(" ,\t\r\n")),
         "feed_token": TEXT.filter(lambda text: text.strip(" ,\t\r\n")),
         "log_level": st.sampled_from(["debug", "INFO"]),
     },
