@@ -113,9 +113,9 @@ class Outlet:
         sent = []
         for start in range(0, len(records), per_block):
             block = encode_block(records[start : start + per_block])
-            sent.append(await self._app.producer.send(topic, None, block, partition, None, None))
             if topic == PREDICTIONS and self._early is not None:
                 self._early.send(block)
+            sent.append(await self._app.producer.send(topic, None, block, partition, None, None))
         return sent
 
     def _on_shadow_sent(self, sent: "asyncio.Future[Any]") -> None:

@@ -24,7 +24,7 @@ from stream.telemetry import Health
 logger = logging.getLogger(__name__)
 
 EARLY: Final = "early"  # the part of our health
-_WAITING_BLOCKS: Final = 1024  # of a partition
+_WAITING_BLOCKS: Final = 256  # of a partition: those of a third of a second, of up to 60 kB each
 # More are not told before Kafka has confirmed some; and no more than an eighth of what the feed can give again.
 _TOLD_ROWS: Final = 8192
 # Kafka has what was told within milliseconds, and after a worker's end once another has taken over.
@@ -86,14 +86,14 @@ class EarlyCopies:
 
     def take(self, block: bytes) -> None:
         """Take a copy in; `due` may have it."""
+        # Kafka has what is bad too: the intake says what is wrong with it.
         try:
             rows = decode_block(block, PREDICTION)
         except RecordError:
-            rows = None
-        if rows is None or not are_plausible(rows):
-            self.predictions["bad"] += (
-                1 if rows is None else len(rows)
-            )  # Kafka has it too: the intake says what is wrong
+            self.predictions["bad"] += 1
+            return
+        if not are_plausible(rows):
+            self.predictions["bad"] += len(rows)
             return
         waiting = self._waiting.setdefault(int(rows["source_partition"][0]), deque())
         waiting.append(_Copy(block, rows))

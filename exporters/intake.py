@@ -135,10 +135,13 @@ class Intake:
         return accepted
 
     def follow(self, partition: int, rows: Records) -> Accepted | None:
-        """Return the new ones of rows that go on where those before end, or None where something is in between."""
+        """Return the new ones of rows that go on where those before end, or None where something is in between.
+
+        Rows that we already had are not counted as read again: they are another copy of what was read once.
+        """
         accepted = self._sequencer.follow(partition, rows)
         if accepted is not None:
-            self._metrics.on_accepted(accepted)
+            self._metrics.on_accepted(Accepted(accepted.rows))
         return accepted
 
     def forget(self, partition: int) -> None:

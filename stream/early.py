@@ -16,7 +16,7 @@ import logging
 import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from prometheus_client.core import CounterMetricFamily, Metric
 from pydantic import SecretStr
@@ -37,6 +37,8 @@ _SO_MEMINFO: Final = 55  # of Linux
 _MEMORY: Final = struct.Struct("9I")
 _DROPS: Final = 8
 _LOOK_UP_EVERY_S: Final = 10.0
+
+_Peer = tuple[socket.AddressFamily, Any]  # and an address of that family
 
 
 class Seal:
@@ -79,7 +81,8 @@ class EarlySender:
         self.sent = self.unsent = 0  # datagrams
         self._addresses, self._secret, self._bootstrap = addresses, secret, bootstrap
         self._seal: Seal | None = None
-        self._sockets: dict[tuple[object, ...], socket.socket] = {}
+        self._sockets: dict[_Peer, socket.socket] = {}
+        self._unknown = ""  # what was wrong with an address when we looked
         self._looking: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -118,23 +121,29 @@ class EarlySender:
 
     async def _look_up(self) -> None:
         """Find out where the gateways are now; one whose name is not known for a while keeps its place."""
-        loop = asyncio.get_running_loop()
-        found = set()
+        found: set[_Peer] = set()
+        unknown = ""
         for host, port in self._addresses:
             try:
-                answers = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+                answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
             except OSError as error:
-                logger.warning(
-                    "early copies: %s is not known (%s); gateways there get theirs by Kafka", host, error
-                )
-                return
-            found |= {(family, address) for family, _, _, _, address in answers}
-        for gone in self._sockets.keys() - found:
+                unknown = f"{host} is not known ({error.strerror})"
+            else:
+                found |= {(family, address) for family, _, _, _, address in answers}
+        for peer in found - self._sockets.keys():
+            each = socket.socket(peer[0], socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            try:
+                each.connect(peer[1])
+            except OSError as error:
+                each.close()
+                unknown = f"there is no way to {peer[1][0]} ({error.strerror})"
+            else:
+                self._sockets[peer] = each
+        for gone in () if unknown else self._sockets.keys() - found:
             self._sockets.pop(gone).close()
-        for family, address in found - self._sockets.keys():
-            each = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-            each.connect(address)
-            self._sockets[family, address] = each
+        if unknown and unknown != self._unknown:
+            logger.warning("early copies: %s; a gateway there has predictions from Kafka only", unknown)
+        self._unknown = unknown
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metrics: the protocol of a Prometheus collector."""

@@ -206,13 +206,13 @@ def test_no_more_is_told_than_the_feed_can_give_again() -> None:
 
 def test_copies_that_nothing_leads_to_make_room_for_newer_ones() -> None:
     feed = Feed()
-    blocks = cut(predictions(0, [b"A"] * 1500), [1])
+    blocks = cut(predictions(0, [b"A"] * 700), [1])
     feed.kafka(0, blocks[:1])
     for block in blocks[2:]:
         feed.copy(block)
-    assert feed.figures == {"late": 1498 - 1024}
-    feed.kafka(0, blocks[1:476])
-    assert [seq for _, _, seq in feed.got] == list(range(1, 1501))
+    assert feed.figures == {"late": 698 - 256}
+    feed.kafka(0, blocks[1 : 2 + 698 - 256])
+    assert [seq for _, _, seq in feed.got] == list(range(1, 701))
 
 
 def test_copies_of_a_worker_that_died_do_not_keep_those_of_its_successor() -> None:

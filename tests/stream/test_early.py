@@ -95,10 +95,18 @@ async def test_a_name_that_is_not_known_yet_is_said_and_keeps_nobody(
     kafka: EmbeddedKafka, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        async with EarlySender([("no.such.host.invalid", 1)], None, kafka.bootstrap) as sender:
+        seal = Seal(None, await cluster_id(kafka.bootstrap))
+        ear = Ear(lambda: seal)
+        addresses = [("no.such.host.invalid", 1), ("127.0.0.1", ear.port)]
+        async with EarlySender(addresses, None, kafka.bootstrap) as sender:
             sender.send(b"a block")
-    assert "no.such.host.invalid is not known" in caplog.text
-    assert sender.sent == 0
+            await until(lambda: ear.blocks == [b"a block"])
+            await sender._look_up()
+            sender.send(b"another")
+            await until(lambda: ear.blocks == [b"a block", b"another"])
+    assert caplog.text.count("no.such.host.invalid is not known") == 1
+    assert (sender.sent, sender.unsent) == (2, 0)
+    ear.receiver.close()
 
 
 async def test_what_is_not_of_this_engine_is_dropped_and_counted() -> None:
