@@ -233,7 +233,7 @@ async def test_a_page_that_stands_still_is_closed_as_too_slow_and_loses_nothing(
     await publish(make_rows(["AIG"], 1))
     await seqs(tab, "AIG", 1)
     standing = asyncio.create_task(
-        tab.run("const until = performance.now() + 4000; while (performance.now() < until);", within_s=60)
+        tab.run("const until = performance.now() + 2500; while (performance.now() < until);", within_s=60)
     )
     first = 2
     async with asyncio.timeout(20):
