@@ -47,7 +47,7 @@ ENV PATH=/opt/tickloom/bin:$PATH \
     TICKLOOM_API_PORT=8080
 WORKDIR /var/lib/tickloom
 USER 10001:10001
-EXPOSE 8080 8765 9100
+EXPOSE 8080 8765 8766/udp 9100
 # 503 while a role cannot do its work; the answer says why, and `docker inspect` shows it.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=120s --retries=3 CMD ["tickloom-health", "9100"]
 ENTRYPOINT ["tickloom-entrypoint"]
