@@ -78,7 +78,7 @@ class EarlySender:
             secret: as for `Seal`.
             bootstrap: ``HOST:PORT`` of Kafka, which must be there when the context begins.
         """
-        self.sent = self.unsent = 0  # datagrams
+        self.sent = self.unsent = self.backlog = 0  # copies
         self._addresses, self._secret, self._bootstrap = addresses, secret, bootstrap
         self._seal: Seal | None = None
         self._sockets: dict[_Peer, socket.socket] = {}
@@ -103,7 +103,10 @@ class EarlySender:
 
     def send(self, block: bytes) -> None:
         """Send a block, as its bytes stand in Kafka."""
-        if not self._sockets or self._seal is None or len(block) > MAX_BLOCK_BYTES:
+        if not self._sockets or self._seal is None:
+            return
+        if len(block) > MAX_BLOCK_BYTES:
+            self.backlog += len(self._sockets)
             return
         datagram = self._seal.close(block)
         for each in self._sockets.values():
@@ -147,7 +150,7 @@ class EarlySender:
 
     def collect(self) -> Iterable[Metric]:
         """Yield the metrics: the protocol of a Prometheus collector."""
-        yield _copies(sent=self.sent, unsent=self.unsent)
+        yield _copies(sent=self.sent, unsent=self.unsent, backlog=self.backlog)
 
 
 class EarlyReceiver:
@@ -188,11 +191,6 @@ class EarlyReceiver:
             ) from None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._socket.fileno(), self._on_readable)
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return int(self._socket.getsockname()[1])
 
     def close(self) -> None:
         """Listen no more."""
