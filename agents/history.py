@@ -47,9 +47,9 @@ def write_features(
 ) -> dict[str, int]:
     """Write a row for each accepted tick to a Parquet file, chunk by chunk; return the ticks by outcome.
 
-    The file has symbol, seq, event_ns, ref_price, feature_hash, as the predictions have them, and a float32 column
-    for each feature. Its schema's metadata tells under ``tickloom``, as JSON, the version and the periods. It
-    appears under its name only once it is whole.
+    The file has symbol, seq, event_ns, ref_price, feature_hash, as the predictions have them, whether both sides of
+    the book were known (``has_book``), and a float32 column for each feature. Its schema's metadata tells under
+    ``tickloom``, as JSON, the version and the periods. It appears under its name only once it is whole.
 
     Args:
         ticks: ``TICK[N]`` chunks in order of arrival.
@@ -90,6 +90,7 @@ def _schema(windows: Windows, origin: dict[str, Any]) -> Any:
         ("event_ns", pa.int64()),
         ("ref_price", pa.float64()),
         ("feature_hash", pa.uint64()),
+        ("has_book", pa.bool_()),
         *((name, pa.float32()) for name in features.names(windows.periods)),
     ]
     return pa.schema(columns, metadata={_METADATA_KEY: json.dumps(tells).encode()})
@@ -99,6 +100,7 @@ def _table(chunk: Records, step: Step, schema: Any) -> Any:
     symbols, codes = np.unique(chunk["symbol"][step.index], return_inverse=True)
     names = pa.array([symbol.decode("ascii") for symbol in symbols], pa.string())
     columns: list[NDArray[Any]] = [step.seq, chunk["event_ns"][step.index], step.ref, step.feature_hash]
+    columns.append(~np.isnan(step.spread_bps))
     columns += list(np.ascontiguousarray(step.features.T))
     symbol = pa.DictionaryArray.from_arrays(codes.astype(np.int32), names)
     # Copied by Arrow: the step is overwritten by the next one.

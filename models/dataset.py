@@ -36,6 +36,7 @@ class HistoryRows:
     symbol_row: Integers  # [A] index into ``symbols``
     event_ns: Integers  # [A] newest event time of the symbol so far: never falls
     ref_price: NDArray[np.float64]  # [A]
+    spread_bps: NDArray[np.float32]  # [A] the feature of this name, NaN where a side of the book is not known
     symbols: tuple[str, ...]
     data_sha256: str  # of all ticks read, accepted or not
 
@@ -47,6 +48,7 @@ class HistoryRows:
             symbol_row=self.symbol_row[where],
             event_ns=self.event_ns[where],
             ref_price=self.ref_price[where],
+            spread_bps=self.spread_bps[where],
         )
 
 
@@ -135,12 +137,13 @@ def history(
         lateness_ns, ANY_FUTURE_NS, periods=periods, outlier_bps=outlier_bps, outlier_scale=outlier_scale
     )
     digest = hashlib.sha256()
-    rows, symbol_rows, events, refs = [], [], [], []
+    rows, symbol_rows, events, refs, spreads = [], [], [], [], []
     for chunk, step in roll(ticks, windows):
         digest.update(chunk.tobytes())
         rows.append(step.features.copy())
         symbol_rows.append(step.rows.copy())
         refs.append(step.ref.copy())
+        spreads.append(step.spread_bps.copy())
         events.append(chunk["event_ns"][step.index])
     symbol_row = np.concatenate([np.zeros(0, np.int64), *symbol_rows])
     return HistoryRows(
@@ -148,6 +151,7 @@ def history(
         symbol_row=symbol_row,
         event_ns=never_falling(np.concatenate([np.zeros(0, np.int64), *events]), symbol_row),
         ref_price=np.concatenate([np.zeros(0), *refs]),
+        spread_bps=np.concatenate([np.zeros(0, np.float32), *spreads]),
         symbols=tuple(symbol.decode("ascii") for symbol in windows.states["symbol"][: windows.count]),
         data_sha256=digest.hexdigest(),
     )

@@ -50,6 +50,7 @@ class Plan:
     seeds: int = 5
     models: tuple[Path, ...] = ()  # files to be judged; where there are none, models are trained
     fee_bps: float = 0.0  # of each order
+    unknown_cost_bps: float = 1.0  # of a trade whose spread at the end is not known, as the setting cost_bps
 
     def check(self) -> None:
         """Check it.
@@ -57,9 +58,10 @@ class Plan:
         Raises:
             SettingsError: nothing to evaluate, or scikit-learn is not installed.
         """
-        if self.seeds < 1 or not 0.0 <= self.fee_bps < np.inf:
+        if self.seeds < 1 or not (0.0 <= self.fee_bps < np.inf and 0.0 <= self.unknown_cost_bps < np.inf):
             raise SettingsError(
-                f"{self.seeds} seeds and a fee of {self.fee_bps} bps; right would be 1 or more, and 0 or more"
+                f"{self.seeds} seeds, a fee of {self.fee_bps} bps and {self.unknown_cost_bps} bps without a book; "
+                "right would be 1 or more, and 0 or more"
             )
         try:
             import sklearn  # noqa: F401
@@ -145,7 +147,7 @@ def evaluate(
         answers = [work.answers(each.name, seed, each.learn) for seed in each.seeds]
         forecasters.append(Forecaster(each.name, each.what, False, answers))
     console.print(f"judging {len(forecasters)} forecasters by {len(judged.index):,} rows")
-    card = judge(judged, forecasters, about, plan.fee_bps)
+    card = judge(judged, forecasters, about, plan.fee_bps, plan.unknown_cost_bps)
     _write(out / CARD, json.dumps(card))
     _write(out / PAGE, page(card))
     return card

@@ -44,6 +44,8 @@ def read_features(
                 "outlier_scale": outlier_scale,
             }
             _check_settings(path, parquet.schema_arrow.metadata or {}, wanted)
+            if "has_book" not in parquet.schema_arrow.names:
+                raise ModelError(f"{path} does not tell where there was no book (has_book); write it again")
             return _rows(parquet, features.names(periods), data_sha256)
     except (OSError, pa.ArrowException) as error:
         raise SourceError(f"cannot read the features in {path}: {error}") from None
@@ -64,6 +66,7 @@ def _rows(parquet: Any, names: tuple[str, ...], data_sha256: str) -> HistoryRows
     count = parquet.metadata.num_rows
     table = np.empty((count, len(names)), np.float32)
     symbol_row, event_ns, ref_price = np.empty(count, np.int64), np.empty(count, np.int64), np.empty(count)
+    has_book = np.empty(count, np.bool_)
     rows: dict[str, int] = {}
     start = 0
     for batch in parquet.iter_batches(_BATCH_ROWS):
@@ -73,9 +76,16 @@ def _rows(parquet: Any, names: tuple[str, ...], data_sha256: str) -> HistoryRows
         symbol_row[some] = numbers[symbols.indices.to_numpy()]
         event_ns[some] = batch.column("event_ns").to_numpy()
         ref_price[some] = batch.column("ref_price").to_numpy()
+        has_book[some] = batch.column("has_book").to_numpy(zero_copy_only=False)
         for column, name in enumerate(names):
             table[some, column] = batch.column(name).to_numpy()
         start = some.stop
     return HistoryRows(
-        table, symbol_row, never_falling(event_ns, symbol_row), ref_price, tuple(rows), data_sha256=data_sha256
+        features=table,
+        symbol_row=symbol_row,
+        event_ns=never_falling(event_ns, symbol_row),
+        ref_price=ref_price,
+        spread_bps=np.where(has_book, table[:, names.index("spread_bps")], np.float32(np.nan)),
+        symbols=tuple(rows),
+        data_sha256=data_sha256,
     )

@@ -81,7 +81,6 @@ def judged_rows(rows: HistoryRows, labels: Labels, folds: Sequence[Split], perio
     available = features.names(periods)
     regime_feature = f"volatility_{periods.windows_s[2]:g}s_bps"
     volatility = rows.features[:, features.indices((regime_feature,), available)[0]]
-    spread_bps = rows.features[:, features.indices(("spread_bps",), available)[0]]
     parts = [np.flatnonzero(fold.test & labels.known) for fold in folds]
     index = np.concatenate([np.zeros(0, np.int64), *parts])
     if not len(index) or len(np.unique(index)) != len(index):
@@ -104,8 +103,8 @@ def judged_rows(rows: HistoryRows, labels: Labels, folds: Sequence[Split], perio
             event_ns=rows.event_ns[index],
             end_ns=end_ns,
             return_bps=(rows.ref_price[end] / rows.ref_price[index] - 1.0) * _BPS,
-            spread_bps=spread_bps[index].astype(np.float64),
-            exit_spread_bps=spread_bps[end].astype(np.float64),
+            spread_bps=rows.spread_bps[index].astype(np.float64),
+            exit_spread_bps=rows.spread_bps[end].astype(np.float64),
         ),
         symbols=rows.symbols,
         # Of a horizon in ticks, a length that few of them exceed.

@@ -36,7 +36,11 @@ class Forecaster:
 
 
 def judge(
-    judged: Judged, forecasters: Sequence[Forecaster], about: Mapping[str, Any], fee_bps: float
+    judged: Judged,
+    forecasters: Sequence[Forecaster],
+    about: Mapping[str, Any],
+    fee_bps: float,
+    unknown_cost_bps: float,
 ) -> dict[str, Any]:
     """Return the card: plain values, for JSON.
 
@@ -47,9 +51,10 @@ def judge(
         forecasters: models and baselines; each model is compared with all others.
         about: what was judged, for the reader: goes into the card as it is.
         fee_bps: of each order, for `models.profit`.
+        unknown_cost_bps: of a trade whose spread at the end is not known, likewise.
     """
     slices = [each for each in judged.slices() if each.group == "all" or each.rows.sum() >= _FEWEST_ROWS]
-    entries = [_entry(judged, each, slices, fee_bps) for each in forecasters]
+    entries = [_entry(judged, each, slices, (fee_bps, unknown_cost_bps)) for each in forecasters]
     losses = [_losses(judged, each) for each in forecasters]
     comparisons = [
         _compare(judged, part, (one, losses[first]), (other, losses[second]), entries)
@@ -65,6 +70,7 @@ def judge(
         **about,
         "horizon_s": judged.horizon_ns / 1e9,
         "fee_bps": fee_bps,
+        "unknown_cost_bps": unknown_cost_bps,
         "regime_feature": judged.regime_feature,
         "slices": [_describe(judged, each) for each in slices],
         "forecasters": entries,
@@ -84,14 +90,16 @@ def _describe(judged: Judged, part: Slice) -> dict[str, Any]:
         "from_ns": int(event_ns[0]),
         "to_ns": int(event_ns[-1]),
         "down_flat_up": (came / came.sum()).tolist(),
-        "median_spread_bps": float(np.median(judged.market.spread_bps[part.rows])),
+        "median_spread_bps": float(np.median(np.nan_to_num(judged.market.spread_bps[part.rows]))),
     }
 
 
-def _entry(judged: Judged, who: Forecaster, slices: Sequence[Slice], fee_bps: float) -> dict[str, Any]:
+def _entry(
+    judged: Judged, who: Forecaster, slices: Sequence[Slice], costs_bps: tuple[float, float]
+) -> dict[str, Any]:
     by_seed, curves = [], []
     for answers in who.answers:
-        trades = trade(answers[:, 3].astype(np.float64), judged.market, fee_bps)
+        trades = trade(answers[:, 3].astype(np.float64), judged.market, *costs_bps)
         by_seed.append(
             [
                 _score(judged, answers, part) | earnings(trades, judged.market, part.rows, judged.horizon_ns)

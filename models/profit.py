@@ -3,7 +3,8 @@
 The rule: where a symbol has no open position and the expected return is larger than what a round trip costs as
 seen at that moment (the spread, and the fee twice), buy or sell one unit at the touch; close it at the touch at the
 end of the horizon, whatever happens. No latency, no market impact, every order filled: an upper bound on what is
-there to earn, not a promise. A row without a spread (no quote yet, or locked) is not traded.
+there to earn, not a promise. A row without a spread (no quote yet, or locked) is not traded. Where there is no book
+at the end (a session that begins with trades), a trade costs what live outcomes then take.
 """
 
 from dataclasses import dataclass
@@ -30,8 +31,8 @@ class Market:
     event_ns: Integers  # [N] never falling
     end_ns: Integers  # [N] when the horizon ends
     return_bps: Floats  # [N] of the mid until then
-    spread_bps: Floats  # [N] at the row; 0 where it is not known
-    exit_spread_bps: Floats  # [N] at the end of the horizon
+    spread_bps: Floats  # [N] at the row; 0 where it is locked, NaN where it is not known
+    exit_spread_bps: Floats  # [N] at the end of the horizon, likewise
 
 
 @dataclass(frozen=True)
@@ -48,13 +49,14 @@ class Trades:
         return Trades(self.row[some], self.gross_bps[some], self.net_bps[some])
 
 
-def trade(expected_bps: Floats, market: Market, fee_bps: float) -> Trades:
+def trade(expected_bps: Floats, market: Market, fee_bps: float, unknown_bps: float) -> Trades:
     """Return the trades of somebody who follows the rule.
 
     Args:
         expected_bps: ``float64[N]``.
         market: N rows.
         fee_bps: of each of the two orders of a trade.
+        unknown_bps: what a trade costs in all where the spread at its end is not known.
     """
     fees_bps = 2.0 * fee_bps
     wanted = (market.spread_bps > 0.0) & (np.abs(expected_bps) > market.spread_bps + fees_bps)
@@ -65,7 +67,7 @@ def trade(expected_bps: Floats, market: Market, fee_bps: float) -> Trades:
     row = np.sort(np.concatenate([np.zeros(0, np.int64), *opened]))
     gross_bps = np.sign(expected_bps[row]) * market.return_bps[row]
     cost_bps = 0.5 * (market.spread_bps[row] + market.exit_spread_bps[row]) + fees_bps
-    return Trades(row, gross_bps, gross_bps - cost_bps)
+    return Trades(row, gross_bps, gross_bps - np.where(np.isnan(cost_bps), unknown_bps, cost_bps))
 
 
 def earnings(trades: Trades, market: Market, rows: NDArray[np.bool_], horizon_ns: int) -> dict[str, float]:

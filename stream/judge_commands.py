@@ -73,9 +73,10 @@ def evaluate(
     logging.getLogger("models").setLevel(logging.WARNING)
     chosen: dict[str, Any] = {"horizon_s": horizon_s, "dead_band_bps": dead_band_bps}
     chosen |= {"layers": layers, "units": units, "epochs": epochs, "seed": seed, "take": take}
-    settings = _train_settings(_settings(context), settings_file, chosen, model or [])
+    engine = _settings(context)
+    settings = _train_settings(engine, settings_file, chosen, model or [])
     ticks = Replay(files, symbols=symbols.split(",") if symbols else None).days()
-    plan = Plan(settings, folds.value, seeds, tuple(model or ()), fee_bps)
+    plan = Plan(settings, folds.value, seeds, tuple(model or ()), fee_bps, engine.cost_bps)
     card = evaluate_recording(ticks, plan, out, Console(stderr=True))
     if as_json:
         typer.echo(json.dumps(card))

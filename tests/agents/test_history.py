@@ -62,7 +62,7 @@ def test_a_file_says_what_made_it(tmp_path: Path) -> None:
     assert told["periods"]["tick_rsi"] == 21
     assert told["periods_id"] == f"{periods.id:016x}"
     assert told["day"] == "2013-10-07"
-    first = ["symbol", "seq", "event_ns", "ref_price", "feature_hash"]
+    first = ["symbol", "seq", "event_ns", "ref_price", "feature_hash", "has_book"]
     assert table.column_names == [*first, *features.names(periods)]
     assert table.schema.field("rsi_21").type == pa.float32()
     assert table.num_rows == outcomes["accepted"]

@@ -307,6 +307,6 @@ def make_card() -> Callable[..., Any]:
         ]
         fold = {"from_ns": 0, "validation_ns": 1, "test_ns": 2, "to_ns": 3}
         about = {"name": name, "symbols": judged.symbols, "dead_band_bps": 1.0, "folds": [fold]}
-        return judge(judged, forecasters, about, 0.1)
+        return judge(judged, forecasters, about, 0.1, 1.0)
 
     return make

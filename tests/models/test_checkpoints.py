@@ -57,6 +57,7 @@ def _training() -> dict[str, Any]:
             np.zeros(count, np.int64),
             np.arange(count),
             np.ones(count),
+            np.ones(count, np.float32),
             ("A",),
             "",
         ),

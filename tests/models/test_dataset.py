@@ -33,6 +33,7 @@ def made_up(event_ns: list[int], symbol_row: list[int], ref_price: list[float]) 
         symbol_row=np.array(symbol_row),
         event_ns=np.array(event_ns),
         ref_price=np.array(ref_price),
+        spread_bps=np.ones(count, np.float32),
         symbols=tuple(f"S{index}" for index in range(max(symbol_row) + 1)),
         data_sha256="",
     )

@@ -114,7 +114,8 @@ def test_a_directory_holds_one_evaluation(recording: Any, tmp_path: Path) -> Non
 
 
 def test_a_plan_without_seeds_is_refused() -> None:
-    for plan in (Plan(SETTINGS, seeds=0), Plan(SETTINGS, fee_bps=-1.0), Plan(SETTINGS, fee_bps=float("nan"))):
+    for wrong in ({"seeds": 0}, {"fee_bps": -1.0}, {"fee_bps": np.nan}, {"unknown_cost_bps": -1.0}):
+        plan = Plan(SETTINGS, **wrong)
         with pytest.raises(SettingsError, match="right would be 1 or more, and 0 or more"):
             plan.check()
 

@@ -41,7 +41,7 @@ def card_of(judged: Judged, *who: tuple[str, bool, float], seeds: int = 2, fee_b
         Forecaster(name, name, baseline, [knows(judged, share, seed) for seed in range(seeds)])
         for name, baseline, share in who
     ]
-    return judge(judged, forecasters, {"name": "test"}, fee_bps)
+    return judge(judged, forecasters, {"name": "test"}, fee_bps, 1.0)
 
 
 def words(card: Any) -> list[str]:
@@ -113,7 +113,7 @@ def test_better_probabilities_that_choose_no_better_are_told(judged: Judged) -> 
         return answers
 
     forecasters = [Forecaster("blunt", "", True, [blurred(0.1)]), Forecaster("lstm", "", False, [blurred(0.5)])]
-    card = judge(judged, forecasters, {}, 0.0)
+    card = judge(judged, forecasters, {}, 0.0, 1.0)
     assert {each["verdict"] for each in card["comparisons"]} == {"better"}
     assert any(
         "lstm has better probabilities, but chooses no better, than blunt (MCC" in each for each in words(card)
@@ -132,7 +132,7 @@ def test_whether_trading_pays_is_said_in_words(judged: Judged) -> None:
     assert not any("rading" in each for each in words(card_of(judged, ("lstm", False, 0.3))))
     wrong = knows(judged, 0.3, 0)
     wrong[:, 3] *= -1.0
-    card = judge(judged, [Forecaster("lstm", "", False, [wrong])], {}, 0.0)
+    card = judge(judged, [Forecaster("lstm", "", False, [wrong])], {}, 0.0, 1.0)
     assert any("Trading on lstm loses money after costs" in each for each in words(card))
     card = card_of(judged, ("lstm", False, 0.3), fee_bps=500.0)
     assert any("lstm never expects a move" in each for each in words(card))

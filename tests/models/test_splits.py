@@ -26,6 +26,7 @@ def made_up(event_s: Any, symbols: int = 2, seed: int = 0) -> HistoryRows:
         symbol_row=generator.integers(0, symbols, count),
         event_ns=(np.sort(event_s) * S).astype(np.int64),
         ref_price=100.0 + generator.random(count),
+        spread_bps=np.ones(count, np.float32),
         symbols=tuple(f"S{index}" for index in range(symbols)),
         data_sha256="",
     )

@@ -38,6 +38,7 @@ def streams() -> Streams:
         np.zeros(COUNT, np.int64),
         np.arange(COUNT),
         np.ones(COUNT),
+        np.ones(COUNT, np.float32),
         ("A",),
         "",
     )
