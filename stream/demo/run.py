@@ -229,6 +229,8 @@ class _Demo:
         """Look at everything twice a second until it is time to stop."""
         live = Live(console=self.console, auto_refresh=False, screen=False)
         quiet = self.options.as_json or not self.console.is_terminal
+        if quiet:
+            self._say(f"the page is at {self._page_url}")
         with contextlib.nullcontext() if quiet else live:
             begun_s = time.monotonic()
             while not self.stop.is_set():
@@ -249,6 +251,10 @@ class _Demo:
         if not self.servers.alive():
             await asyncio.to_thread(self.servers.revive, self._say)
 
+    @property
+    def _page_url(self) -> str:
+        return f"http://{self.settings.host}:{self.settings.api_port}/"
+
     def _glance(self) -> Glance:
         settings = self.settings
         assert settings.clickhouse is not None  # noqa: S101
@@ -261,7 +267,7 @@ class _Demo:
         }
         return Glance(
             f"tickloom: {self.options.source}",
-            f"http://{settings.host}:{settings.api_port}/",
+            self._page_url,
             self.warnings,
             servers,
             time.monotonic() - self.started_s,
