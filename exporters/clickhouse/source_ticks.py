@@ -31,9 +31,7 @@ class SourceTicks:
     def __init__(self, bootstrap: str, topic: str = TICKS) -> None:
         """Make it; it connects when it is first asked."""
         self._bootstrap, self._topic = bootstrap, topic
-        self._consumer: Any = None
-        self._blocks: dict[TopicPartition, dict[int, Records]] = {}  # of the last predictions, by offset
-        self._next: dict[TopicPartition, int] = {}  # offset that is read next
+        self._partitions: dict[int, _Partition] = {}
         self.missing = 0
 
     async def find(self, rows: Records) -> Records:
@@ -49,7 +47,9 @@ class SourceTicks:
             for number in np.unique(rows["source_partition"]).tolist():
                 ours = np.flatnonzero(rows["source_partition"] == number)
                 some = rows[ours]
-                blocks = await self._read(TopicPartition(self._topic, number), np.unique(some["source_offset"]))
+                if number not in self._partitions:
+                    self._partitions[number] = _Partition(self._bootstrap, TopicPartition(self._topic, number))
+                blocks = await self._partitions[number].read(np.unique(some["source_offset"]))
                 found[ours] = ticks_at(some, blocks)
         except (KafkaError, TimeoutError, OSError) as error:
             await self.close()
@@ -60,52 +60,9 @@ class SourceTicks:
         return found
 
     async def close(self) -> None:
-        """Close the connection; the next question opens another."""
-        consumer, self._consumer = self._consumer, None
-        self._blocks, self._next = {}, {}
-        if consumer is not None:
-            await end_consumer(consumer)
-
-    async def _read(self, partition: TopicPartition, offsets: NDArray[np.int64]) -> dict[int, Records]:
-        """Have the blocks at some ascending offsets of a partition; those that are not there are left out."""
-        await self._assign(partition)
-        held = self._blocks[partition]
-        # Some after these may be there as well: more was read than was needed, and the next predictions follow it.
-        blocks = {offset: block for offset, block in held.items() if offset >= offsets[0]}
-        wanted = [offset for offset in offsets.tolist() if offset not in held]
-        self._blocks[partition] = blocks
-        if not wanted:
-            return blocks
-        first, last = wanted[0], wanted[-1]
-        ends = await asyncio.wait_for(self._consumer.end_offsets([partition]), BROKER_PATIENCE_S)
-        last = min(last, ends[partition] - 1)
-        if self._next[partition] != first:
-            self._consumer.seek(partition, first)
-            self._next[partition] = first
-        while self._next[partition] <= last:
-            await asyncio.wait_for(self._poll(partition, blocks), 2 * BROKER_PATIENCE_S)
-        return blocks
-
-    async def _poll(self, partition: TopicPartition, blocks: dict[int, Records]) -> None:
-        read: dict[TopicPartition, list[Any]] = {}
-        while not read:
-            read = await self._consumer.getmany(partition, timeout_ms=_POLL_MS)
-        for message in read[partition]:
-            self._next[partition] = message.offset + 1
-            with contextlib.suppress(RecordError):
-                blocks[message.offset] = decode_block(message.value or b"", TICK)
-
-    async def _assign(self, partition: TopicPartition) -> None:
-        if self._consumer is None:
-            self._consumer = AIOKafkaConsumer(
-                bootstrap_servers=self._bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
-            )
-            await asyncio.wait_for(self._consumer.start(), 2 * BROKER_PATIENCE_S)
-        if partition not in self._next:
-            self._consumer.assign([*self._next, partition])
-            # A new assignment forgets where the others were.
-            self._next = dict.fromkeys([*self._next, partition], -1)
-            self._blocks.setdefault(partition, {})
+        """Close the connections; the next question opens others."""
+        partitions, self._partitions = self._partitions, {}
+        await asyncio.gather(*(partition.close() for partition in partitions.values()))
 
     def _count(self, missing: int) -> None:
         if missing and not self.missing:
@@ -113,6 +70,76 @@ class SourceTicks:
                 "Kafka has the ticks of %d predictions no more; their trades count in no bar's volume", missing
             )
         self.missing += missing
+
+
+class _Partition:
+    """The blocks of a partition, with a consumer of its own.
+
+    One consumer for all of them stands still half a second at a time: it asks a broker for nothing while what came
+    of another partition is not taken, and a question for partitions without news holds up whatever comes after it.
+    """
+
+    def __init__(self, bootstrap: str, partition: TopicPartition) -> None:
+        self._bootstrap, self._partition = bootstrap, partition
+        self._consumer: Any = None
+        self._held: dict[int, Records] = {}  # blocks of the last predictions, by offset
+        self._next = -1  # offset that is read next
+
+    async def read(self, offsets: NDArray[np.int64]) -> dict[int, Records]:
+        """Have the blocks at some ascending offsets; those that are not there are left out.
+
+        Raises:
+            KafkaError, TimeoutError, OSError: Kafka does not answer.
+        """
+        held = self._held
+        # Some after these may be there as well: more was read than was needed, and the next predictions follow it.
+        blocks = self._held = {offset: block for offset, block in held.items() if offset >= offsets[0]}
+        wanted = [offset for offset in offsets.tolist() if offset not in held]
+        if not wanted:
+            return blocks
+        if self._consumer is None:
+            self._consumer = await self._connected()
+        last = min(wanted[-1], await self._end(wanted[-1]) - 1)
+        if self._next != wanted[0]:
+            self._consumer.seek(self._partition, wanted[0])
+            self._next = wanted[0]
+        while self._next <= last:
+            await asyncio.wait_for(self._poll(blocks), 2 * BROKER_PATIENCE_S)
+        return blocks
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._consumer is not None:
+            await end_consumer(self._consumer)
+
+    async def _connected(self) -> Any:
+        consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._bootstrap, enable_auto_commit=False, auto_offset_reset="earliest"
+        )
+        try:
+            await asyncio.wait_for(consumer.start(), 2 * BROKER_PATIENCE_S)
+        except BaseException:
+            await end_consumer(consumer)
+            raise
+        consumer.assign([self._partition])
+        return consumer
+
+    async def _end(self, beyond: int) -> int:
+        """Return the offset behind the last block, or one ``beyond`` which there are more."""
+        known = self._consumer.highwater(self._partition)
+        if known is not None and known > beyond:
+            return int(known)
+        ends = await asyncio.wait_for(self._consumer.end_offsets([self._partition]), BROKER_PATIENCE_S)
+        return int(ends[self._partition])
+
+    async def _poll(self, blocks: dict[int, Records]) -> None:
+        read: dict[TopicPartition, list[Any]] = {}
+        while not read:
+            read = await self._consumer.getmany(timeout_ms=_POLL_MS)
+        for message in read[self._partition]:
+            self._next = message.offset + 1
+            with contextlib.suppress(RecordError):
+                blocks[message.offset] = decode_block(message.value or b"", TICK)
 
 
 def ticks_at(rows: Records, blocks: dict[int, Records]) -> Records:

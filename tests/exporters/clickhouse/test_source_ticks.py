@@ -1,6 +1,7 @@
 """The tick of a prediction is found by its place, and none is where another stands there, or nothing."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -165,6 +166,15 @@ async def test_ticks_of_two_partitions_are_found_forwards_backwards_and_again(
     expected = ticks(300)[place]
     assert (await source.find(both)).tobytes() == expected.tobytes()
     assert source.missing == 0
+
+
+async def test_a_start_that_is_cut_off_is_made_again(topic: Topic, source: SourceTicks) -> None:
+    predictions = await topic.write(10, [10])
+    for patience_s in (0.0, 0.001, 0.01):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await source.find(predictions)
+    assert (await source.find(predictions)).tobytes() == topic.of().tobytes()
 
 
 async def test_ticks_that_come_later_are_found_later(topic: Topic, source: SourceTicks) -> None:
