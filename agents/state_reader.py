@@ -33,8 +33,8 @@ async def read_state(bootstrap: str, symbol: str) -> Records | None:
     if partitions == 0:
         return None
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap, enable_auto_commit=False)
-    await consumer.start()
     try:
+        await consumer.start()
         number = int(partition_of(np.array([key], TICK["symbol"]), partitions)[0])
         where = TopicPartition(STATE_CHANGELOG, number)
         consumer.assign([where])

@@ -136,8 +136,8 @@ class TickloomApp(faust.App):
             return
         where = aiokafka.TopicPartition(tp.topic, tp.partition)
         reader = aiokafka.AIOKafkaConsumer(bootstrap_servers=self.bootstrap, auto_offset_reset="earliest")
-        await reader.start()
         try:
+            await reader.start()
             reader.assign([where])
             reader.seek(where, start)
             while await reader.position(where) < end:
